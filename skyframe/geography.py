@@ -1,0 +1,132 @@
+"""From projected metres to latitude and longitude, and from a place to its prototype region."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skyframe.spec import Grid, InputError, RegionGrid
+
+if TYPE_CHECKING:
+    from pyproj import Transformer
+
+EARTH_RADIUS_KM = 6371.0088
+"""Mean Earth radius R1 of IUGG (Moritz 2000)."""
+
+
+@lru_cache(maxsize=64)
+def _to_degrees(crs: str) -> Transformer:
+    from pyproj import CRS, Transformer
+    from pyproj.exceptions import CRSError
+
+    try:
+        projected = CRS.from_user_input(crs)
+    except CRSError as error:
+        raise InputError(f"crs: {crs!r} is not a coordinate reference system; expected e.g. EPSG:32631") from error
+    if not projected.is_projected:
+        raise InputError(f"crs: {crs!r} is not projected, expected one in metres such as a UTM zone (EPSG:326xx); reproject the source")
+    return Transformer.from_crs(projected, "EPSG:4326", always_xy=True)
+
+
+def check_crs(crs: str) -> None:
+    """Raise InputError unless `crs` names a projected coordinate reference system."""
+    _to_degrees(crs)
+
+
+def place_of(grid: Grid, y_m: float, x_m: float) -> NDArray[np.float64]:
+    """Latitude and longitude (degrees, float64 `[2]`) of a point `y_m` south and `x_m` east of the grid's corner."""
+    lon, lat = _to_degrees(grid.crs).transform(grid.x0_m + x_m, grid.y0_m - y_m)
+    return np.array([lat, lon], np.float64)
+
+
+def equal_area_cell(lat: float, lon: float, cell_km2: float) -> int:
+    """Cell number of a global grid whose cells all have about `cell_km2`.
+
+    Rows of equal height in latitude, each cut into a whole number of cells around its parallel (sinusoidal tiling, as
+    MODIS land products use).
+    """
+    side_deg = math.degrees(math.sqrt(cell_km2) / EARTH_RADIUS_KM)
+    rows = max(1, round(180.0 / side_deg))
+    row = min(rows - 1, int((90.0 - lat) / 180.0 * rows))
+    counts = [max(1, round(2 * rows * math.cos(math.radians(90.0 - (r + 0.5) * 180.0 / rows)))) for r in range(rows)]
+    column = int(((lon + 180.0) % 360.0) / 360.0 * counts[row])
+    return sum(counts[:row]) + min(column, counts[row] - 1)
+
+
+@dataclass(frozen=True)
+class RegionIndex:
+    """Place -> prototype region, -1 for a place that pretraining never saw.
+
+    `boxes` (balanced cells): per region south, west, north, east in degrees. `cells` (equal-area grid): the sorted
+    cell numbers that the footprint touches; their rank is the region.
+    """
+
+    boxes: tuple[tuple[float, float, float, float], ...] = ()
+    cells: tuple[int, ...] = ()
+    cell_km2: float = 0.0
+
+    @property
+    def num_regions(self) -> int:
+        """How many regions the bank needs."""
+        return len(self.boxes) or len(self.cells)
+
+    def region(self, lat: float, lon: float) -> int:
+        """Region of a place in degrees, -1 where none covers it."""
+        for number, (south, west, north, east) in enumerate(self.boxes):
+            if south <= lat <= north and west <= lon <= east:
+                return number
+        if self.cells:
+            cell = equal_area_cell(lat, lon, self.cell_km2)
+            return self.cells.index(cell) if cell in self.cells else -1
+        return -1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a contract or a checkpoint."""
+        return {"boxes": [list(b) for b in self.boxes], "cells": list(self.cells), "cell_km2": self.cell_km2}
+
+    @staticmethod
+    def from_dict(tree: dict[str, Any]) -> RegionIndex:
+        """Inverse of `to_dict`."""
+        boxes = tuple((float(s), float(w), float(n), float(e)) for s, w, n, e in tree["boxes"])
+        return RegionIndex(boxes, tuple(int(c) for c in tree["cells"]), float(tree["cell_km2"]))
+
+
+def build_regions(places: Sequence[NDArray[np.float64]], grid: RegionGrid) -> RegionIndex:
+    """Regions over a training footprint.
+
+    Args:
+        places: latitude and longitude of window centres (a coarse sample of the footprint is enough).
+        grid: which kind and how many.
+    """
+    if not places:
+        raise InputError("regions: the footprint is empty, expected at least one window; check data.cubes")
+    points = np.stack(list(places))
+    if grid.kind == "equal_area":
+        cells = sorted({equal_area_cell(float(a), float(b), grid.cell_km2) for a, b in points})
+        return RegionIndex(cells=tuple(cells), cell_km2=grid.cell_km2)
+    boxes = [_box(part) for part in _split(points, grid.num_regions)]
+    return RegionIndex(boxes=tuple(boxes))
+
+
+def _split(points: NDArray[np.float64], count: int) -> list[NDArray[np.float64]]:
+    """Cut points into `count` cells of near-equal size by medians along the longer side (a k-d tree's leaves)."""
+    count = min(count, len(points))
+    if count <= 1:
+        return [points]
+    stretch = np.ptp(points, axis=0) * np.array([1.0, math.cos(math.radians(float(points[:, 0].mean())))])
+    order = points[np.argsort(points[:, int(np.argmax(stretch))], kind="stable")]
+    left = count // 2
+    cut = round(len(order) * left / count)
+    return _split(order[:cut], left) + _split(order[cut:], count - left)
+
+
+def _box(points: NDArray[np.float64], margin_deg: float = 0.02) -> tuple[float, float, float, float]:
+    """Bounding box with a margin of about 2 km, so that every pixel of a seen window lies in its region's box."""
+    (south, west), (north, east) = points.min(axis=0) - margin_deg, points.max(axis=0) + margin_deg
+    return float(south), float(west), float(north), float(east)

@@ -1,0 +1,167 @@
+"""What flows from reader to model: `Series`, `Sample` (NumPy, one place), `Batch` (torch, leading B), and `collate`.
+
+A modality that a place lacks is an absent key of `Sample.series`, never zeros; `collate` alone writes the all-invalid
+stand-in, so that every rank runs every trainable module in every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skyframe.calendar import DAY_UNKNOWN
+
+
+@dataclass
+class Series:
+    """One modality of one place, still in the stored dtype.
+
+    Weather is `[days, V, 1, 1]`; an image or a static layer has T = 1.
+    """
+
+    values: NDArray[np.generic]  # [T, C, H, W] stored units (see Modality.scale/offset)
+    valid: NDArray[np.bool_]  # [T, H, W] True where observed and clear
+    day: NDArray[np.int32]  # [T] days since 2000-01-01, DAY_UNKNOWN where not known
+    bands: NDArray[np.bool_]  # [C] False for a band that this source does not carry (its values are not data)
+
+
+@dataclass
+class Sample:
+    """One place: its series by modality name, where it is, and what was drawn for it."""
+
+    series: dict[str, Series]
+    place: NDArray[np.float64]  # [2] latitude, longitude in degrees
+    region: int  # prototype region, -1 = unseen
+    platform: str = "satellite"
+    targets: dict[str, NDArray[np.generic]] = field(default_factory=dict)  # label name -> [H, W] or scalar
+    pixel: NDArray[np.int64] | None = None  # [N] canonical pixel id of each Sentinel-grid position, row order
+    index: int = 0  # global sample index
+    epoch: int = 0
+
+
+@dataclass
+class SeriesBatch:
+    """`Series` with a leading B; T is padded with invalid frames."""
+
+    values: Tensor  # [B, T, C, H, W] stored dtype (floating or integer)
+    valid: Tensor  # bool [B, T, H, W]
+    day: Tensor  # int32 [B, T]
+    bands: Tensor  # bool [B, C]
+
+
+@dataclass
+class Batch:
+    """Samples side by side. A plain dataclass: Lightning and DeepSpeed rebuild it when moving it; we never mutate it."""
+
+    series: dict[str, SeriesBatch]
+    place: Tensor  # float64 [B, 2] latitude, longitude in degrees
+    region: Tensor  # int64 [B], -1 = unseen
+    index: Tensor  # int64 [B] global sample index
+    epoch: Tensor  # int64 [B]
+    pixel: Tensor | None = None  # int64 [B, N] canonical pixel id per position
+    targets: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Number of samples B."""
+        return int(self.region.shape[0])
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Shape of one modality in a batch, for the stand-in of a sample that lacks it."""
+
+    num_dates: int
+    num_bands: int
+    side_px: int
+    dtype: str
+
+
+@dataclass
+class Tokens:
+    """Tokens of one modality on the common position grid, N = h * w in row order."""
+
+    values: Tensor  # [B, T, N, D]
+    valid: Tensor  # bool [B, T, N]
+    day: Tensor  # int32 [B, T]
+
+
+@dataclass
+class Features:
+    """What evaluation and export see."""
+
+    fused: Tensor  # [B, N, D] per position
+    pooled: Tensor  # [B, D] mean over positions where anything was valid
+    tokens: dict[str, Tokens] = field(default_factory=dict)
+
+
+def absent(layout: Layout) -> Series:
+    """The all-invalid stand-in for a modality that a sample lacks."""
+    side = layout.side_px
+    return Series(
+        values=np.zeros((layout.num_dates, layout.num_bands, side, side), layout.dtype),
+        valid=np.zeros((layout.num_dates, side, side), bool),
+        day=np.full(layout.num_dates, DAY_UNKNOWN, np.int32),
+        bands=np.zeros(layout.num_bands, bool),
+    )
+
+
+def pad_dates(series: Series, num_dates: int) -> Series:
+    """Append invalid frames of unknown day up to `num_dates`; never drops a frame.
+
+    Raises:
+        ValueError: the series is longer than `num_dates`.
+    """
+    missing = num_dates - len(series.day)
+    if missing < 0:
+        raise ValueError(f"pad_dates: series has {len(series.day)} dates, more than {num_dates}; sample dates first")
+    if missing == 0:
+        return series
+    tail = ((0, missing), (0, 0), (0, 0))
+    return Series(
+        values=np.pad(series.values, (*tail, (0, 0))),
+        valid=np.pad(series.valid, tail),
+        day=np.pad(series.day, (0, missing), constant_values=DAY_UNKNOWN),
+        bands=series.bands,
+    )
+
+
+def collate(samples: Sequence[Sample], layouts: Mapping[str, Layout]) -> Batch:
+    """Join samples: every modality named in `layouts` is present in the result, absent ones all-invalid.
+
+    Args:
+        samples: B samples whose crops have equal size per modality.
+        layouts: what the recipe names, with the padded number of dates.
+    """
+    series = {}
+    for name, layout in layouts.items():
+        rows = [pad_dates(s.series[name], layout.num_dates) if name in s.series else absent(layout) for s in samples]
+        series[name] = SeriesBatch(
+            values=_stack([np.asarray(r.values, layout.dtype) for r in rows]),
+            valid=_stack([r.valid for r in rows]),
+            day=_stack([r.day for r in rows]),
+            bands=_stack([r.bands for r in rows]),
+        )
+    pixels = [s.pixel for s in samples]
+    shared = set(samples[0].targets).intersection(*(s.targets for s in samples[1:])) if samples else set()
+    return Batch(
+        series=series,
+        place=_stack([s.place for s in samples]),
+        region=torch.tensor([s.region for s in samples], dtype=torch.int64),
+        index=torch.tensor([s.index for s in samples], dtype=torch.int64),
+        epoch=torch.tensor([s.epoch for s in samples], dtype=torch.int64),
+        pixel=None if any(p is None for p in pixels) else _stack([p for p in pixels if p is not None]),
+        targets={k: _stack([np.asarray(s.targets[k]) for s in samples]) for k in sorted(shared)},
+    )
+
+
+def _stack(arrays: Sequence[NDArray[np.generic]]) -> Tensor:
+    joined = np.stack(arrays)
+    if joined.dtype == np.uint16:  # torch has few uint16 kernels; int32 holds every value
+        joined = joined.astype(np.int32)
+    return torch.from_numpy(np.ascontiguousarray(joined))
