@@ -64,6 +64,9 @@ class Modality:
             raise InputError(f"{self.name}: kind {self.kind!r} is not one of {', '.join(KINDS)}")
         if not self.bands:
             raise InputError(f"{self.name}: no bands; list at least one under modalities.{self.name}.bands")
+        for name in self.band_names:
+            if self.band_names.count(name) > 1:
+                raise InputError(f"{self.name}: band {name} is listed twice; give every band its own name")
         if not self.gsd_m > 0:
             raise InputError(f"{self.name}: gsd_m must be positive metres, got {self.gsd_m}")
         for key, numbers in (("mean", self.mean), ("std", self.std)):
@@ -114,6 +117,12 @@ class RegionGrid:
     kind: Literal["balanced", "equal_area"] = "balanced"
     num_regions: int = 16
     cell_km2: float = 4294.0
+
+    def __post_init__(self) -> None:
+        if self.num_regions < 1:
+            raise InputError(f"regions: num_regions must be at least 1, got {self.num_regions}")
+        if not self.cell_km2 > 0:
+            raise InputError(f"regions: cell_km2 must be positive square kilometres, got {self.cell_km2}")
 
 
 @dataclass(frozen=True)
@@ -168,7 +177,7 @@ class CubeSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, the inverse of `from_dict`."""
-        return typing.cast("dict[str, Any]", _plain(dataclasses.asdict(self)))
+        return typing.cast("dict[str, Any]", plain(dataclasses.asdict(self)))
 
     def modality(self, name: str) -> Modality:
         """One modality by name, or an error that lists the names there are."""
@@ -301,9 +310,10 @@ def _scalar(schema: Any, value: Any, where: str) -> Any:
     return value
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Tuples as lists, all the way down: what YAML and JSON hold."""
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
+        return {k: plain(v) for k, v in value.items()}
     if isinstance(value, tuple | list):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     return value

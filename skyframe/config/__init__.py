@@ -1,0 +1,101 @@
+"""Recipes: strict YAML over dataclasses. `load_recipe` reads `system:` first and picks the schema from `SCHEMAS`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from skyframe.config.recipe import Recipe
+from skyframe.config.skysense import PRESETS as SKYSENSE_PRESETS
+from skyframe.config.skysense import SkySenseRecipe
+from skyframe.spec import InputError, build, did_you_mean, find_yaml, plain
+
+SCHEMAS: dict[str, type[SkySenseRecipe]] = {"skysense": SkySenseRecipe}
+"""System name -> recipe schema; the same keys as `system.SYSTEMS`."""
+
+PRESETS = {"skysense": SKYSENSE_PRESETS}
+"""System name -> model presets: what `model.preset` fills in where a recipe says nothing."""
+
+__all__ = ["PRESETS", "SCHEMAS", "Recipe", "dump_recipe", "load_recipe", "overlay", "read_tree", "recipe_from_tree"]
+
+
+def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> SkySenseRecipe:
+    """Read a recipe, overlay it on its `base:`, apply `key=value` overrides and check every field.
+
+    Raises:
+        InputError: file, key, type or rule; one sentence that names the place.
+    """
+    tree = read_tree("recipes", name_or_path)
+    where = Path(str(name_or_path)).name
+    return recipe_from_tree(overlay(tree, overrides, where), where)
+
+
+def recipe_from_tree(tree: dict[str, Any], where: str) -> SkySenseRecipe:
+    """Check plain values against the schema of their system."""
+    system = tree.get("system")
+    if system not in SCHEMAS:
+        raise InputError(
+            f"{where}: system {system!r} is not one of {', '.join(SCHEMAS)}{did_you_mean(str(system), SCHEMAS)}"
+        )
+    model = tree.get("model")
+    if isinstance(model, Mapping):
+        preset = model.get("preset")
+        presets = PRESETS[system]
+        if preset not in presets:
+            raise InputError(f"{where}: model.preset {preset!r} is not one of {', '.join(presets)}{did_you_mean(str(preset), presets)}")
+        tree = {**tree, "model": _merge(presets[preset], model)}
+    recipe: SkySenseRecipe = build(SCHEMAS[system], tree, where)
+    recipe.check(where)
+    return recipe
+
+
+def read_tree(folder: str, name_or_path: str | Path) -> dict[str, Any]:
+    """A YAML file as plain values, overlaid on the parent that its `base:` names (beside it, or shipped)."""
+    path = find_yaml(folder, name_or_path)
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise InputError(f"{path.name}: not valid YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"{path.name}: expected a mapping of keys, got {type(tree).__name__}")
+    parent = tree.pop("base", None)
+    if parent is None:
+        return tree
+    beside = path.parent / str(parent)
+    base = read_tree(folder, beside if beside.is_file() else parent)
+    return _merge(base, tree)
+
+
+def overlay(tree: dict[str, Any], overrides: Sequence[str], where: str) -> dict[str, Any]:
+    """Apply `dotted.key=value` overrides to plain values; values are read as YAML, so `[a, b]` is a list.
+
+    Raises:
+        InputError: an override without `=`.
+    """
+    from omegaconf import OmegaConf
+
+    for item in overrides:
+        if "=" not in item:
+            raise InputError(f"{where}: override {item!r} has no '=', expected key=value such as train.max_steps=100")
+    merged = OmegaConf.merge(OmegaConf.create(tree), OmegaConf.from_dotlist(list(overrides)))
+    plain = OmegaConf.to_container(merged, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(k): v for k, v in plain.items()}
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML, saved with the run and never changed after."""
+    return yaml.safe_dump(plain(dataclasses.asdict(recipe)), sort_keys=False)
+
+
+def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+

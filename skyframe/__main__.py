@@ -1,0 +1,5 @@
+"""`python -m skyframe`."""
+
+from skyframe.cli import main
+
+main()

@@ -1,0 +1,155 @@
+"""The command line. Heavy imports happen inside commands, so that `--help` and errors are instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from skyframe import __version__
+from skyframe.spec import InputError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+OVERRIDES = click.argument("overrides", nargs=-1, metavar="[key=value ...]")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="skyframe")
+def cli() -> None:
+    """Pretrain Earth-observation foundation models on multi-modal time series, and score their encoders."""
+
+
+@cli.command()
+@click.argument("cube", type=click.Path(path_type=Path))
+@click.option("--extent", default="2.56x2.56", show_default=True, help="height x width in kilometres")
+@click.option("--seed", default=0, show_default=True, help="which landscape")
+@click.option("--climate", default="oceanic", show_default=True, help="oceanic or continental")
+@click.option("--origin", default="0,0", show_default=True, help="metres south,east of the landscape's origin")
+@click.option("--year", default=2021, show_default=True)
+@click.option("--hr-share", default=0.1, show_default=True, help="share of the area with 0.3 m imagery")
+def simulate(cube: Path, extent: str, seed: int, climate: str, origin: str, year: int, hr_share: float) -> None:
+    """Write a cube of the simulated Earth with its truth layers."""
+    from skyframe.data.synthetic.simulate import simulate as run
+
+    height, width = _pair("--extent", extent, "x")
+    south, east = _pair("--origin", origin, ",")
+    with _progress() as bar:
+        path = run(
+            cube,
+            width_m=width * 1000,
+            height_m=height * 1000,
+            seed=seed,
+            climate=climate,
+            origin_m=(south, east),
+            year=year,
+            hr_share=hr_share,
+            progress=bar,
+        )
+    click.echo(f"wrote {path}")
+
+
+@cli.command()
+@click.argument("kind")
+@click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("cube", type=click.Path(path_type=Path))
+@click.option("--spec", default=None, help="name in data_specs/ or a YAML file; the kind's own by default")
+def ingest(kind: str, sources: tuple[Path, ...], cube: Path, spec: str | None) -> None:
+    """Turn real files into a cube: KIND is worldcereal, gfmap or treesatai."""
+    from skyframe.data.ingest import ingest as run
+
+    with _progress() as bar:
+        path = run(kind, sources, cube, spec, bar)
+    click.echo(f"wrote {path}")
+
+
+@cli.command()
+@click.argument("cube", type=click.Path(path_type=Path))
+@click.option("--picture", type=click.Path(path_type=Path), default=None, help="PNG to draw; CUBE.png beside the cube by default")
+def inspect(cube: Path, picture: Path | None) -> None:
+    """Print what a cube holds and draw a quick-look."""
+    from rich.console import Console
+
+    from skyframe.data.cube import open_cube
+    from skyframe.data.quicklook import describe, draw
+
+    opened = open_cube(cube)
+    Console().print(describe(opened))
+    target = picture or cube.with_name(cube.name.rstrip("/") + ".png")
+    draw(opened, target)
+    click.echo(f"drew {target}")
+
+
+@cli.command()
+@click.argument("recipe")
+@OVERRIDES
+def pretrain(recipe: str, overrides: tuple[str, ...]) -> None:
+    """Train a recipe; `resume=auto` continues where the run stopped."""
+    from skyframe.config import dump_recipe, load_recipe
+
+    resume = next((o.removeprefix("resume=") for o in overrides if o.startswith("resume=")), "no")
+    loaded = load_recipe(recipe, [o for o in overrides if not o.startswith("resume=")])
+    leader = os.environ.get("LOCAL_RANK", "0") == "0"
+    if leader:
+        click.echo(dump_recipe(loaded))
+    from skyframe.train.run import pretrain as run
+
+    folder = run(loaded, resume=resume, show=leader)
+    if leader:
+        click.echo(f"run in {folder}")
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+def export(run: Path, out: Path) -> None:
+    """Write the run's newest encoders, one folder per module."""
+    from skyframe.export import export_run
+    from skyframe.train.checkpoint import read_checkpoint
+    from skyframe.train.run import load_run
+
+    recipe, checkpoint = load_run(run)
+    for folder in export_run(read_checkpoint(checkpoint), recipe, out):
+        click.echo(f"wrote {folder}")
+
+
+def main() -> None:
+    """Entry point: bad input is one sentence and exit code 2."""
+    try:
+        cli(standalone_mode=False)
+    except InputError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+
+
+def _pair(option: str, text: str, separator: str) -> tuple[float, float]:
+    try:
+        first, second = (float(v) for v in text.split(separator))
+    except ValueError:
+        raise InputError(f"{option}: got {text!r}, expected two numbers such as {'10x10' if separator == 'x' else '0,25600'}") from None
+    return first, second
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    with Progress(*columns) as bar:
+        yield bar
+
+
+if __name__ == "__main__":
+    main()

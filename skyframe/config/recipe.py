@@ -1,0 +1,96 @@
+"""The parts of a recipe that every system shares: data, optimizer, training. Torch-free dataclasses, units in names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from skyframe.spec import InputError, RegionGrid
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which cubes, which modalities of them, and how windows are drawn."""
+
+    cubes: tuple[str, ...]  # paths or globs of finished cubes, in a fixed order
+    modalities: tuple[str, ...]  # a list that selects; names are checked against the spec
+    frames: dict[str, int]  # dates per sample by series modality (entries of modalities not selected do nothing)
+    spec: str = "simulated_earth"  # canonical bands, order and statistics; cubes are matched to it by band name
+    window_px: int = 16  # side of the window read, pixels on the 10 m grid
+    stride_px: int = 16  # step between windows, pixels on the 10 m grid
+    windows_per_shard: int = 4  # windows read in succession from one opened shard
+    workers: int = 0  # reader processes per rank; they change who reads, never what
+    min_clear: float = 0.0  # frames with a smaller share of clear pixels in the window count as absent
+    regions: RegionGrid = field(default_factory=RegionGrid)  # how a place becomes a prototype region
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with linear warm-up and cosine decay."""
+
+    lr: float = 2e-4
+    min_lr: float = 1e-6
+    betas: tuple[float, ...] = (0.9, 0.999)
+    weight_decay: float = 0.04
+    warmup_steps: int = 1000
+    clip_norm: float = 5.0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long, on what, and how often something is written."""
+
+    max_steps: int
+    global_batch: int  # samples per optimizer step over all ranks; the batch per rank follows
+    micro_steps: int = 1  # forward passes per optimizer step; terms that couple samples see global_batch / micro_steps
+    strategy: Literal["auto", "ddp"] = "auto"
+    devices: int = 1  # processes per node
+    num_nodes: int = 1
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    threads: int = 0  # CPU threads per process; 0 = all cores shared evenly by the processes of a node
+    log_every: int = 10  # steps
+    checkpoint_every: int = 100  # steps
+    keep_checkpoints: int = 2  # newest complete checkpoints kept
+    run_dir: str = "runs"  # the run's folder is <run_dir>/<name>
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What every recipe holds; each system's schema extends it with views, model and loss."""
+
+    system: str
+    name: str
+    data: DataConfig
+    train: TrainConfig
+    seed: int = 0
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+
+def check_recipe(recipe: Recipe, where: str) -> None:
+    """Rules that tie fields together.
+
+    Raises:
+        InputError: one sentence naming the fields, the values and the remedy.
+    """
+    data, train = recipe.data, recipe.train
+    if not data.cubes:
+        raise InputError(f"{where}: data.cubes is empty, expected paths of cubes; write one with `skyframe simulate` or `skyframe ingest`")
+    if not data.modalities:
+        raise InputError(f"{where}: data.modalities is empty, expected names such as [s2, s1]")
+    ranks = train.devices * train.num_nodes
+    for name, value in (("max_steps", train.max_steps), ("global_batch", train.global_batch), ("micro_steps", train.micro_steps)):
+        if value < 1:
+            raise InputError(f"{where}: train.{name} is {value}, expected at least 1")
+    if train.global_batch % (ranks * train.micro_steps):
+        raise InputError(
+            f"{where}: train.global_batch {train.global_batch} is not a multiple of {ranks} ranks x {train.micro_steps} micro_steps; "
+            f"use {-(-train.global_batch // (ranks * train.micro_steps)) * ranks * train.micro_steps}"
+        )
+    for name, count in data.frames.items():
+        if count < 1:
+            raise InputError(f"{where}: data.frames.{name} is {count}, expected at least 1 date")
+    if data.window_px < 1 or data.stride_px < 1:
+        raise InputError(f"{where}: data.window_px and data.stride_px must be at least 1, got {data.window_px} and {data.stride_px}")
+    if not recipe.optim.lr > 0:
+        raise InputError(f"{where}: optim.lr is {recipe.optim.lr}, expected a positive number")

@@ -1,0 +1,195 @@
+"""From a recipe's cubes to batches of views: one seeded global order, exact position for resume."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from skyframe import dist
+from skyframe.config.recipe import DataConfig
+from skyframe.config.skysense import SkySenseRecipe, ViewsConfig
+from skyframe.data.cube import Cube, open_cube
+from skyframe.data.plan import WindowPlan
+from skyframe.data.read import read_series
+from skyframe.data.views import make_views
+from skyframe.geography import RegionIndex, build_regions, place_of
+from skyframe.randomness import generator
+from skyframe.sample import Batch, Layout, Sample, collate
+from skyframe.spec import CubeSpec, InputError, Modality, Window, did_you_mean
+
+BASE_GSD_M = 10.0
+"""The common position grid: Sentinel pixels."""
+
+
+def select_modalities(data: DataConfig) -> dict[str, Modality]:
+    """The canonical modalities that a recipe names, in its order; unknown names are an error."""
+    spec = CubeSpec.load(data.spec)
+    for name in data.modalities:
+        if name not in spec.modalities:
+            raise InputError(f"data.modalities: {name!r} is not in spec {spec.name} ({', '.join(spec.modalities)}){did_you_mean(name, spec.modalities)}")
+    return {name: spec.modalities[name] for name in data.modalities}
+
+
+def find_cubes(patterns: tuple[str, ...]) -> list[Cube]:
+    """Open the cubes that paths or globs name, each pattern's matches in sorted order; none found is an error."""
+    paths: list[str] = []
+    for pattern in patterns:
+        found = sorted(p for p in glob.glob(pattern) if not p.endswith(".partial"))
+        if not found:
+            raise InputError(f"data.cubes: nothing at {pattern!r}, expected finished cubes; write one with `skyframe simulate` or `skyframe ingest`")
+        paths += found
+    return [open_cube(p) for p in paths]
+
+
+def side_px(modality: Modality, size_px: int) -> int:
+    """Pixels of a modality along `size_px` pixels of the 10 m grid (weather is one cell)."""
+    return 1 if modality.kind == "weather" else modality.pixels(size_px * BASE_GSD_M)
+
+
+def layouts_for(modalities: Mapping[str, Modality], frames: Mapping[str, int], size_px: int) -> dict[str, Layout]:
+    """Batch layout of each modality for a crop of `size_px` pixels on the 10 m grid."""
+    made = {}
+    for name, m in modalities.items():
+        if m.kind in ("series", "weather") and name not in frames:
+            raise InputError(f"data.frames: {name} is a {m.kind} modality without a number of dates; add data.frames.{name}")
+        num_dates = frames[name] if m.kind in ("series", "weather") else 1
+        made[name] = Layout(num_dates, len(m.bands), side_px(m, size_px), m.dtype)
+    return made
+
+
+class WindowDataset(Dataset[Any]):
+    """Position in the endless global order -> the views of one window."""
+
+    def __init__(self, recipe: SkySenseRecipe, plan: WindowPlan, cubes: list[Cube], regions: RegionIndex) -> None:
+        self.plan, self.cubes, self.regions = plan, cubes, regions
+        self.data: DataConfig = recipe.data
+        self.views: ViewsConfig = recipe.views
+        self.seed = recipe.seed
+        self.spec = CubeSpec.load(recipe.data.spec)
+        self.by_name = {str(c.path): c for c in cubes}
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __getitem__(self, position: int) -> tuple[Sample, ...]:
+        return make_views(self.sample(position), self.views, self.data.window_px, self.seed)
+
+    def sample(self, position: int) -> Sample:
+        """The uncut sample at an absolute position (epoch * windows per epoch + position in the epoch)."""
+        epoch, at = divmod(position, len(self.plan))
+        window, index = self.plan.at(epoch, at)
+        cube = self.by_name[window.cube]
+        dates = {
+            name: draw_dates(cube.days(name), count, window, generator(self.seed, epoch, index, "dates", name))
+            for name, count in self.data.frames.items()
+            if name in self.data.modalities and cube.has(name)
+        }
+        series = read_series(cube, window, spec=self.spec, names=list(self.data.modalities), dates=dates)
+        if self.data.min_clear > 0:
+            for s in series.values():
+                s.valid = s.valid & (s.valid.mean((1, 2)) >= self.data.min_clear)[:, None, None]
+        place = place_of(cube.grid, window.y_m + window.size_m / 2, window.x_m + window.size_m / 2)
+        region = self.regions.region(float(place[0]), float(place[1]))
+        return Sample(series=series, place=place, region=region, index=index, epoch=epoch)
+
+
+def draw_dates(days: NDArray[np.int32], count: int, window: Window, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Indices of `count` dates inside the window's time range, drawn without replacement and kept in order."""
+    inside = np.flatnonzero((days >= window.start_day) & (days < window.end_day))
+    if len(inside) <= count:
+        return inside
+    return np.sort(rng.choice(inside, count, replace=False))
+
+
+class StepSampler(Sampler[list[int]]):
+    """Batches of absolute positions: this rank's contiguous block of each micro-step, from `start` on.
+
+    Its length never changes, since Lightning resets its batch counter when a loader shrinks.
+    """
+
+    def __init__(self, num_batches: int, per_rank: int, micro_steps: int, rank: int, world: int) -> None:
+        self.num_batches, self.per_rank, self.micro_steps = num_batches, per_rank, micro_steps
+        self.rank, self.world = rank, world
+        self.start = 0
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        width = self.per_rank * self.world
+        for batch in range(self.start, self.num_batches):
+            first = batch * width + self.rank * self.per_rank
+            yield list(range(first, first + self.per_rank))
+
+
+class ViewCollator:
+    """Joins samples view by view; local crops hold the high-resolution modality alone."""
+
+    def __init__(self, layouts: dict[str, Layout], local: dict[str, Layout]) -> None:
+        self.layouts, self.local = layouts, local
+
+    def __call__(self, samples: list[tuple[Sample, ...]]) -> tuple[Batch, ...]:
+        columns = list(zip(*samples, strict=True))
+        return tuple(collate(c, self.layouts if i < 2 else self.local) for i, c in enumerate(columns))
+
+
+class CubeDataModule(pl.LightningDataModule):
+    """Batches of views for one run; its state is how many batches were consumed."""
+
+    def __init__(self, recipe: SkySenseRecipe) -> None:
+        super().__init__()
+        self.recipe = recipe
+        data = recipe.data
+        self.modalities = select_modalities(data)
+        self.cubes = find_cubes(data.cubes)
+        self.plan = WindowPlan(
+            self.cubes,
+            size_m=data.window_px * BASE_GSD_M,
+            stride_m=data.stride_px * BASE_GSD_M,
+            seed=recipe.seed,
+            slots=recipe.train.global_batch,
+            windows_per_shard=data.windows_per_shard,
+            names=list(data.modalities),
+        )
+        self.regions = build_regions(self.plan.places(4096), data.regions)
+        self.layouts = layouts_for(self.modalities, data.frames, recipe.views.crop_px)
+        self.sampler: StepSampler | None = None
+        self.consumed = 0
+
+    def dataset(self) -> WindowDataset:
+        """The windows of this run, by absolute position."""
+        return WindowDataset(self.recipe, self.plan, self.cubes, self.regions)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """The loader of this rank, starting at the first batch not yet consumed."""
+        train, views = self.recipe.train, self.recipe.views
+        world = dist.world_size()
+        per_rank = train.global_batch // (train.micro_steps * world)
+        self.sampler = StepSampler(train.max_steps * train.micro_steps, per_rank, train.micro_steps, dist.rank(), world)
+        self.sampler.start = self.consumed
+        local = {k: v for k, v in self.modalities.items() if k == "hr"}
+        collator = ViewCollator(self.layouts, layouts_for(local, {}, views.local_px))
+        workers = self.recipe.data.workers
+        return DataLoader(
+            self.dataset(),
+            batch_sampler=self.sampler,
+            collate_fn=collator,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Batches consumed so far, counted by the training module, not by what workers have fetched."""
+        return {"consumed": self.consumed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue after the batches that the interrupted run consumed."""
+        self.consumed = int(state_dict["consumed"])

@@ -1,0 +1,212 @@
+"""SkySense's encoder: each modality in space, aligned onto one position grid, then fused over time and modality.
+
+Source: SkySense (arXiv 2312.10115) section 3.1-3.2; module table of its code release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from einops import rearrange, reduce
+from torch import Tensor, nn
+
+from skyframe.config.skysense import EncoderConfig, ModelConfig
+from skyframe.model import ENCODERS
+from skyframe.model.decoder import UpHead
+from skyframe.model.geo_context import GeoContext
+from skyframe.model.stem import normalise, position_valid
+from skyframe.model.temporal import DateEncoding, TemporalFusion
+from skyframe.randomness import Draw
+from skyframe.sample import Batch, Features, SeriesBatch, Tokens
+from skyframe.spec import InputError, Modality, did_you_mean
+
+BASE_GSD_M = 10.0
+"""Ground size of one position: a Sentinel pixel."""
+
+
+class SpatialEncoder(nn.Module):
+    """One modality's normaliser and image encoder; frames are encoded one by one, absent ones not at all."""
+
+    def __init__(self, modality: Modality, config: EncoderConfig) -> None:
+        super().__init__()
+        if config.encoder not in ENCODERS:
+            raise InputError(
+                f"model.encoders.{modality.name}.encoder: {config.encoder!r} is not one of "
+                f"{', '.join(ENCODERS)}{did_you_mean(config.encoder, ENCODERS)}"
+            )
+        if not modality.mean or not modality.std:
+            raise InputError(f"{modality.name}: the spec gives no mean and std, which the normaliser needs; run statistics and add them")
+        self.modality = modality
+        self.encoder = ENCODERS[config.encoder](config, len(modality.bands))
+        self.num_features: int = self.encoder.num_features
+        self.up_scale = self._up_scale(config)
+
+    def _up_scale(self, config: EncoderConfig) -> int:
+        """How many positions of 10 m one encoder token spans along a side."""
+        positions = self.encoder.stride * self.modality.gsd_m / BASE_GSD_M
+        if positions < 1 or positions != int(positions):
+            raise InputError(
+                f"{self.modality.name}: encoder stride {self.encoder.stride} px x GSD {self.modality.gsd_m:g} m spans {positions:g} positions of "
+                f"{BASE_GSD_M:g} m, expected a whole number >= 1 (the high-resolution side must be 32 x the Sentinel side); "
+                "ingest at GSD 0.3125 m or change patch_px"
+            )
+        return int(positions)
+
+    def side(self, series: SeriesBatch) -> int:
+        """Side s of the position grid that this series covers."""
+        height, width = series.values.shape[-2:]
+        side = height * self.modality.gsd_m / BASE_GSD_M
+        if height != width or side != int(side):
+            raise InputError(
+                f"{self.modality.name}: got {height} x {width} pixels of {self.modality.gsd_m:g} m, "
+                f"expected a square that is a whole number of {BASE_GSD_M:g} m positions"
+            )
+        return int(side)
+
+    def forward(self, series: SeriesBatch, drop: Draw | None = None) -> tuple[Tensor, Tensor]:
+        """Encode the frames that hold anything valid.
+
+        Args:
+            series: stored units, `[B, T, C, H, W]`.
+            drop: stream for drop path, None in evaluation.
+
+        Returns:
+            Tokens `[B, T, n, D]` of the encoder's own grid (zeros for empty frames) and frame flags bool `[B, T]`.
+        """
+        m = self.modality
+        b, t = series.day.shape
+        pixels = normalise(series.values, series.valid, series.bands, m.mean, m.std, m.scale, m.offset)
+        flags = series.valid.flatten(2).any(-1)
+        keep = flags.flatten().nonzero().flatten()
+        if len(keep) == 0:  # run on one empty frame, so that every parameter still gets a (zero) gradient
+            keep = torch.zeros(1, dtype=torch.int64, device=flags.device)
+        frames = rearrange(pixels, "b t c h w -> (b t) c h w")[keep]
+        frame_drop = None if drop is None else Draw(drop.key, drop.counters.repeat_interleave(t)[keep])
+        tokens = self.encoder(frames, frame_drop)
+        full = tokens.new_zeros((b * t, *tokens.shape[1:])).index_copy(0, keep, tokens)
+        return rearrange(full, "(b t) n d -> b t n d", b=b), flags
+
+    def token_grid(self, series: SeriesBatch) -> tuple[int, int]:
+        """Rows and columns of the encoder's tokens for this series."""
+        height, width = series.values.shape[-2:]
+        grid: tuple[int, int] = self.encoder.grid(height, width)
+        return grid
+
+    def encode(self, batch: Batch) -> Features:
+        """Features of this encoder alone: the mean over valid dates, each token repeated onto the positions it spans."""
+        name = self.modality.name
+        series = batch.series[name]
+        tokens, flags = self(series)
+        side, (rows, columns) = self.side(series), self.token_grid(series)
+        share = flags.float() / flags.float().sum(1, keepdim=True).clamp_min(1)
+        mean = torch.einsum("btnd,bt->bnd", tokens, share)
+        grid = rearrange(mean, "b (h w) d -> b h w d", h=rows, w=columns)
+        grid = grid.repeat_interleave(self.up_scale, 1).repeat_interleave(self.up_scale, 2)[:, :side, :side]
+        valid = position_valid(series.valid, side)
+        fused = rearrange(grid, "b h w d -> b (h w) d").contiguous()
+        return Features(fused, fused.mean(1), {name: Tokens(fused[:, None], valid.any(1, keepdim=True), series.day[:, :1])})
+
+
+class FactorisedEncoder(nn.Module):
+    """Spatial encoders -> aligned tokens -> fusion over time and modality -> region context."""
+
+    def __init__(self, modalities: Mapping[str, Modality], config: ModelConfig, num_regions: int) -> None:
+        super().__init__()
+        self.spatial = nn.ModuleDict({n: SpatialEncoder(m, config.encoders[n]) for n, m in modalities.items()})
+        self.align = nn.ModuleDict()
+        for name, encoder in self.spatial.items():
+            same = encoder.up_scale == 1 and encoder.num_features == config.aligned_dims
+            self.align[name] = nn.Identity() if same else UpHead(encoder.num_features, config.aligned_dims, encoder.up_scale)
+        self.dates = DateEncoding(config.aligned_dims, std=config.date_std)
+        self.dated = frozenset(config.dates or modalities)
+        f = config.fusion
+        self.fusion = TemporalFusion(config.aligned_dims, f.embed_dims, f.num_layers, f.num_heads, drop_path=f.drop_path)
+        self.chunk = f.chunk
+        g = config.geo
+        self.geo = GeoContext(f.embed_dims, num_regions, g.num_prototypes, g.dims, seed=config.seed) if g.enabled else None
+        self.num_features = f.embed_dims * (2 if g.enabled else 1)
+
+    @property
+    def modalities(self) -> dict[str, Modality]:
+        """Canonical modalities by name, in the order of the recipe."""
+        return {name: encoder.modality for name, encoder in self.spatial.items()}
+
+    def tokens(self, batch: Batch, drop: Draw | None = None) -> dict[str, Tokens]:
+        """Aligned tokens `[B, T, s*s, aligned_dims]` of every modality, without dates.
+
+        Raises:
+            InputError: a modality is missing from the batch, or their sides disagree.
+        """
+        made, sides = {}, {}
+        for name, encoder in self.spatial.items():
+            if name not in batch.series:
+                raise InputError(f"model: the batch has no {name!r}, expected {', '.join(self.spatial)}; collate with the contract's layouts")
+            series = batch.series[name]
+            sides[name] = encoder.side(series)
+            if len(set(sides.values())) > 1:
+                shown = ", ".join(f"{n} {s} x {s}" for n, s in sides.items())
+                raise InputError(
+                    f"model: modalities cover different numbers of 10 m positions ({shown}); the high-resolution side must be "
+                    "32 x the Sentinel side, and all Sentinel sides equal"
+                )
+            raw, _ = encoder(series, None if drop is None else drop.named(name))
+            made[name] = Tokens(self._aligned(name, raw, sides[name], encoder.token_grid(series)), position_valid(series.valid, sides[name]), series.day)
+        return made
+
+    def _aligned(self, name: str, raw: Tensor, side: int, grid: tuple[int, int]) -> Tensor:
+        """Encoder tokens onto the position grid; rows and columns beyond it come from padding and are cut off."""
+        head = self.align[name]
+        if isinstance(head, nn.Identity):
+            return raw
+        b, t = raw.shape[:2]
+        rows, columns = grid[0] * head.up_scale, grid[1] * head.up_scale
+        flat = head(rearrange(raw, "b t n d -> (b t) n d"), grid)
+        square = rearrange(flat, "(b t) (h w) d -> b t h w d", b=b, h=rows, w=columns)[:, :, :side, :side]
+        return rearrange(square, "b t h w d -> b t (h w) d")
+
+    def fuse(self, tokens: Mapping[str, Tokens], drop: Draw | None = None) -> tuple[Tensor, Tensor]:
+        """F_fus^mm: one vector per position from all dates of all modalities.
+
+        Returns:
+            `[B, N, D]` and bool `[B, N]`, True where anything was valid. A position where nothing is valid gets the
+            extra token's own answer, which is finite and the same everywhere.
+        """
+        dated = [t.values + self.dates(t.day)[:, :, None] if n in self.dated else t.values for n, t in tokens.items()]
+        values = torch.cat(dated, 1)
+        valid = torch.cat([t.valid for t in tokens.values()], 1)
+        b, _, n, _ = values.shape
+        rows = rearrange(values, "b t n d -> (b n) t d")
+        flags = rearrange(valid, "b t n -> (b n) t")
+        fused = self.fusion(rows, flags, None if drop is None else drop.named("fusion").repeat(n), chunk=self.chunk)
+        return rearrange(fused, "(b n) d -> b n d", b=b), reduce(valid, "b t n -> b n", "max")
+
+    def with_context(self, fused: Tensor, region: Tensor) -> Tensor:
+        """F_fus = [F_fus^mm, region context] `[B, N, 2 D]`, or F_fus^mm alone without geo-context."""
+        return fused if self.geo is None else torch.cat([fused, self.geo.read(fused, region)], -1)
+
+    def forward(self, batch: Batch, drop: Draw | None = None) -> tuple[dict[str, Tokens], Tensor, Tensor]:
+        """Aligned tokens by modality, F_fus^mm `[B, N, D]` and its validity `[B, N]`."""
+        tokens = self.tokens(batch, drop)
+        fused, valid = self.fuse(tokens, drop)
+        return tokens, fused, valid
+
+    def encode(self, batch: Batch) -> Features:
+        """What evaluation sees; positions where nothing is valid do not count in the pooled vector."""
+        tokens, fused, valid = self(batch)
+        full = self.with_context(fused, batch.region)
+        return Features(full, masked_mean(full, valid), tokens)
+
+    def prototype_map(self, batch: Batch) -> Tensor:
+        """Index of the nearest prototype of the place's region per position, int64 `[B, N]`, -1 in an unseen region."""
+        if self.geo is None:
+            raise InputError("prototype_map: this encoder was trained without geo-context (model.geo.enabled=false)")
+        _, fused, _ = self(batch)
+        scores = torch.einsum("bnd,bkd->bnk", self.geo.project(fused), nn.functional.normalize(self.geo.rows(batch.region), dim=-1))
+        return torch.where(batch.region[:, None] >= 0, scores.argmax(-1), -1)
+
+
+def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
+    """Mean over N of `[B, N, D]` where `valid` `[B, N]`; over all N where nothing is valid, so it is always finite."""
+    share = torch.where(valid.any(-1, keepdim=True), valid, torch.ones_like(valid)).to(values.dtype)
+    return torch.einsum("bnd,bn->bd", values, share) / share.sum(-1, keepdim=True)

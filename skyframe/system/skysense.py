@@ -1,0 +1,343 @@
+"""SkySense: multi-granularity self-distillation, cross-modal alignment and region prototypes over a factorised encoder.
+
+Source: SkySense (CVPR 2024, arXiv 2312.10115) section 3. No stage-1 code is public: what the paper leaves open is a
+recipe field marked `# ours`, and the tests are the proof.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from skyframe import dist
+from skyframe.config.skysense import LossConfig, ModelConfig, SkySenseRecipe
+from skyframe.geography import RegionIndex
+from skyframe.model.factorised import FactorisedEncoder, SpatialEncoder, masked_mean
+from skyframe.model.health import agreement, effective_rank, feature_std
+from skyframe.model.heads import DistillationHead
+from skyframe.model.teacher import copy_teacher, momentum_at, update_teacher
+from skyframe.objective.alignment import alignment
+from skyframe.objective.contrastive import (
+    centred_targets,
+    cross_entropy,
+    match_pixels,
+    object_centres,
+    per_sample_mean,
+    sample_rows,
+    update_center,
+)
+from skyframe.objective.prototype import merge_regions, prototype_statistics, updated_prototypes
+from skyframe.objective.sinkhorn import sinkhorn_targets
+from skyframe.randomness import Draw, hash64
+from skyframe.sample import Batch, Features, Tokens
+from skyframe.spec import Modality
+
+FUSED = "fused"
+LEVELS = ("pix", "obj", "img")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One source's features on both sides, paired by frame and position."""
+
+    student: Tensor  # [B, T, N, D]
+    teacher: Tensor  # [B, T, N, D], no gradient
+    valid: Tensor  # bool [B, T, N], valid on both sides
+
+
+class SkySense(nn.Module):
+    """Student, EMA teacher, heads, centres and prototype bank.
+
+    The bank is one tensor that student and teacher both read; it and the centres are buffers, outside the optimizer,
+    equal on all ranks by explicit collectives in `after_step`.
+    """
+
+    def __init__(self, recipe: SkySenseRecipe, modalities: Mapping[str, Modality], regions: RegionIndex) -> None:
+        super().__init__()
+        self.config: LossConfig = recipe.loss
+        self.model_config: ModelConfig = recipe.model
+        self.seed = recipe.seed
+        self.regions = regions
+        self.sources = tuple(recipe.loss.sources) or (*modalities, FUSED)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(hash64(recipe.seed, recipe.model.seed, "weights") % 2**31)
+            self.student = FactorisedEncoder(modalities, recipe.model, regions.num_regions)
+            head = recipe.model.head
+            widths = {**dict.fromkeys(modalities, recipe.model.aligned_dims), FUSED: self.student.num_features}
+            self.heads = nn.ModuleDict(
+                {s: DistillationHead(widths[s], head.hidden, head.bottleneck, head.outputs) for s in self.sources if self.config.alpha > 0}
+            )
+            self.projectors = nn.ModuleDict(
+                {n: nn.Linear(recipe.model.aligned_dims, self.config.align_dims) for n in modalities if self.config.beta > 0 and len(modalities) > 1}
+            )
+        self.teacher: FactorisedEncoder = copy_teacher(self.student)
+        self.teacher_heads: nn.ModuleDict = copy_teacher(self.heads)
+        self._share_bank()
+        for source in self.heads:
+            self.register_buffer(f"center_{source}", torch.zeros(len(LEVELS), recipe.model.head.outputs))
+        self.register_buffer("fed", torch.zeros(len(modalities), dtype=torch.int32))  # 1 = some sample held this modality
+        self.progress = 0.0
+        self._pending_centres: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
+        self._pending_regions: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._pending_fed: Tensor | None = None
+        self._health: dict[str, Tensor] = {}
+
+    # --- the protocol ---------------------------------------------------------------------------------------------
+
+    def encode(self, batch: Batch) -> Features:
+        """The teacher's features: the weights that are exported."""
+        with torch.no_grad():
+            return self.teacher.encode(batch)
+
+    def losses(self, views: tuple[Batch, ...]) -> dict[str, Tensor]:
+        """Terms of one pass.
+
+        Args:
+            views: the student's view, the teacher's view, then local high-resolution crops of the student.
+
+        Returns:
+            `<source>/<pix|obj|img>` and `align/<a>-<b>`, scalars. Each is the mean over this rank's samples of a mean
+            over valid rows; for a sample that lacks sources the remaining ones are scaled up, so that every sample
+            weighs the same.
+        """
+        terms = self._one_direction(views)
+        if self.config.symmetric:
+            swapped = self._one_direction((views[1], views[0], *views[2:]))
+            terms = {k: (v + swapped[k]) / 2 for k, v in terms.items()}
+        return terms
+
+    def weights(self) -> dict[str, float]:
+        """alpha for the contrastive terms, beta for alignment."""
+        named = {f"{s}/{level}": self.config.alpha for s in self.heads for level in self.config.granularity}
+        names = list(self.projectors)
+        return named | {f"align/{a}-{b}": self.config.beta for i, a in enumerate(names) for b in names[i + 1 :]}
+
+    def set_progress(self, progress: float) -> None:
+        """Share of the run that is done: teacher temperature and momentum follow it."""
+        self.progress = progress
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        """Move the teacher, the centres and the prototypes; all ranks must call it."""
+        momentum = momentum_at(progress, self.config.ema_start, self.config.ema_end)
+        update_teacher(self.student, self.teacher, momentum)
+        update_teacher(self.heads, self.teacher_heads, momentum)
+        for (source, level), (total, count) in sorted(self._pending_centres.items()):
+            center = getattr(self, f"center_{source}")
+            center[level] = update_center(center[level], dist.all_sum(total), dist.all_sum(count), self.config.center_momentum)
+        if self.student.geo is not None:
+            region, num, den = (torch.cat(parts) for parts in zip(*self._pending_regions, strict=True))
+            ids, num, den = merge_regions(region, num, den)
+            old = self.student.geo.bank[ids]
+            self.student.geo.bank[ids] = updated_prototypes(old, num, den, self.model_config.geo.momentum)
+        if self._pending_fed is not None:
+            self.fed = torch.maximum(self.fed, dist.all_max(self._pending_fed))
+        self.discard_step()
+
+    def discard_step(self) -> None:
+        """Drop what `after_step` would have applied."""
+        self._pending_centres.clear()
+        self._pending_regions.clear()
+        self._pending_fed = None
+
+    def monitors(self) -> dict[str, float]:
+        """Teacher agreement, effective rank and spread per source, of the last pass."""
+        return {name: float(value) for name, value in self._health.items()}
+
+    def exports(self) -> dict[str, nn.Module]:
+        """The teacher as a whole and in parts."""
+        parts: dict[str, nn.Module] = {"model": self.teacher, "fusion": self.teacher.fusion}
+        parts |= {f"encoder_{name}": encoder for name, encoder in self.teacher.spatial.items()}
+        if self.teacher.geo is not None:
+            parts["geo_context"] = self.teacher.geo
+        return parts
+
+    def contract_parts(self) -> dict[str, Any]:
+        """Regions of the bank, which a reader needs to turn a place into a region."""
+        return {"regions": self.regions.to_dict()}
+
+    # --- one direction: the student learns from the teacher -------------------------------------------------------
+
+    def _one_direction(self, views: tuple[Batch, ...]) -> dict[str, Tensor]:
+        u, v = views[:2]
+        drop = Draw(hash64(self.seed, "drop_path"), (u.epoch << 40) + u.index)
+        s_tokens, s_fused, s_valid = self.student(u, drop)
+        with torch.no_grad():
+            t_tokens, t_fused, t_valid = self.teacher(v)
+            t_full = self.teacher.with_context(t_fused, v.region)
+        s_full = self.student.with_context(s_fused, u.region)
+        self._remember_prototypes(s_fused, s_valid, u.region)
+        seen = torch.stack([t.valid.any() for t in s_tokens.values()]).int()
+        self._pending_fed = seen if self._pending_fed is None else torch.maximum(self._pending_fed, seen)
+        source_of = _matcher(u, v)
+        s_all = {**s_tokens, FUSED: Tokens(s_full[:, None], s_valid[:, None], u.region[:, None])}
+        t_all = {**t_tokens, FUSED: Tokens(t_full[:, None], t_valid[:, None], v.region[:, None])}
+        pairs = {name: source_of(s_all[name], t_all[name]) for name in self.sources}
+        terms = self._contrastive(pairs, drop)
+        for local in views[2:]:
+            self._local(local, pairs["hr"], terms, len(views) - 2)
+        self._watch(pairs)
+        return terms | self._alignment(s_tokens)
+
+    def _contrastive(self, pairs: dict[str, Pair], drop: Draw) -> dict[str, Tensor]:
+        """L_MGCL: pixel, object and image level of every source."""
+        if not self.heads:
+            return {}
+        found: dict[str, tuple[Tensor, Tensor]] = {}
+        for name in self.heads:
+            for level, rows in self._granularities(pairs[name], drop.named(name)).items():
+                found[f"{name}/{level}"] = self._distil(name, LEVELS.index(level), *rows)
+        present = torch.stack([p.valid.flatten(1).any(1) for n, p in pairs.items() if n in self.heads]).float()
+        scale = len(present) / present.sum(0).clamp_min(1)
+        return {key: (loss * here * scale).mean() for key, (loss, here) in found.items()}
+
+    def _granularities(self, pair: Pair, draw: Draw) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+        """Student rows, teacher rows `[B, T, R, D]` and validity `[B, T, R]` at each level."""
+        c = self.config
+        rows = {}
+        if "pix" in c.granularity:
+            index, valid = sample_rows(pair.valid, c.pixel_rows, draw)
+            rows["pix"] = (_take(pair.student, index), _take(pair.teacher, index), valid)
+        if "obj" in c.granularity:
+            b = pair.student.shape[0]
+            s, t, valid = object_centres(
+                rearrange(pair.teacher, "b t n d -> (b t) n d"),
+                rearrange(pair.student, "b t n d -> (b t) n d"),
+                rearrange(pair.valid, "b t n -> (b t) n"),
+                c.num_centres, c.object_eps, c.object_iterations, c.object_rounds,
+            )  # fmt: skip
+            rows["obj"] = tuple(rearrange(x, "(b t) ... -> b t ...", b=b) for x in (s, t, valid))  # type: ignore[assignment]
+        if "img" in c.granularity:
+            valid = pair.valid.any(-1, keepdim=True)
+            rows["img"] = (_frame_mean(pair.student, pair.valid), _frame_mean(pair.teacher, pair.valid), valid)
+        return rows
+
+    def _distil(self, source: str, level: int, student: Tensor, teacher: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of the student's codes against the teacher's, per sample `[B]`, and which samples count."""
+        s_logits = self.heads[source](student)
+        with torch.no_grad():
+            t_logits = self.teacher_heads[source](teacher)
+            targets = self._targets(source, level, rearrange(t_logits, "b t r k -> (b t r) k"), valid.flatten())
+        rows = cross_entropy(rearrange(s_logits, "b t r k -> (b t r) k"), targets, self.config.student_temp)
+        return per_sample_mean(rows.reshape(valid.shape), valid)
+
+    def _targets(self, source: str, level: int, logits: Tensor, valid: Tensor) -> Tensor:
+        if self.config.centering == "sinkhorn":
+            return sinkhorn_targets(logits, self.teacher_temp, self.config.sinkhorn_iterations, valid)
+        chosen = logits.float() * valid[:, None]
+        total, count = chosen.sum(0), valid.sum().float()
+        before = self._pending_centres.get((source, level))
+        self._pending_centres[source, level] = (total, count) if before is None else (before[0] + total, before[1] + count)
+        return centred_targets(logits, getattr(self, f"center_{source}")[level], self.teacher_temp)
+
+    @property
+    def teacher_temp(self) -> float:
+        """Teacher temperature now: linear warm-up over the first share of the run."""
+        c = self.config
+        share = min(1.0, self.progress / c.teacher_temp_warmup) if c.teacher_temp_warmup > 0 else 1.0
+        return c.teacher_temp_start + share * (c.teacher_temp - c.teacher_temp_start)
+
+    def _local(self, local: Batch, pair: Pair, terms: dict[str, Tensor], count: int) -> None:
+        """Add a local crop's image-level term: the student's crop against the teacher's whole high-resolution image."""
+        if "hr" not in self.heads or "img" not in self.config.granularity:
+            return
+        encoder = self.student.spatial["hr"]
+        assert isinstance(encoder, SpatialEncoder)
+        drop = Draw(hash64(self.seed, "drop_path", "local"), (local.epoch << 40) + local.index)
+        raw, flags = encoder(local.series["hr"], drop)
+        series = local.series["hr"]
+        tokens = self.student._aligned("hr", raw, encoder.side(series), encoder.token_grid(series))
+        valid = flags[..., None] & pair.valid.any(-1, keepdim=True)
+        loss, here = self._distil("hr", LEVELS.index("img"), tokens.mean(2, keepdim=True), _frame_mean(pair.teacher, pair.valid), valid)
+        terms["hr/img"] = terms["hr/img"] + (loss * here).mean() / count
+
+    def _alignment(self, tokens: Mapping[str, Tokens]) -> dict[str, Tensor]:
+        """L_align between every two modalities of the student, time-averaged and pooled."""
+        pooled, present = {}, {}
+        for name, projector in self.projectors.items():
+            t = tokens[name]
+            mean = masked_mean(rearrange(t.values, "b t n d -> b (t n) d"), rearrange(t.valid, "b t n -> b (t n)"))
+            pooled[name], present[name] = projector(mean), t.valid.flatten(1).any(1)
+        names = list(pooled)
+        terms = {}
+        for i, a in enumerate(names):
+            for b in names[i + 1 :]:
+                loss = alignment(pooled[a], pooled[b], present[a] & present[b], self.config.align_temp)
+                terms[f"align/{a}-{b}"] = loss.mean()
+        return terms
+
+    # --- state without gradient -----------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _remember_prototypes(self, fused: Tensor, valid: Tensor, region: Tensor) -> None:
+        geo = self.student.geo
+        if geo is None:
+            return
+        g = self.model_config.geo
+        known = region >= 0
+        num, den = prototype_statistics(geo.project(fused), valid & known[:, None], geo.rows(region), g.eps, g.iterations)
+        self._pending_regions.append((region, num, den))
+
+    def _share_bank(self) -> None:
+        """Let the teacher read the student's bank, so that there is one."""
+        if self.student.geo is not None and self.teacher.geo is not None:
+            self.teacher.geo.bank = self.student.geo.bank
+
+    def _apply(self, fn: Any, recurse: bool = True) -> SkySense:
+        """Moving to a device copies buffers one by one, so the shared bank is joined again afterwards."""
+        super()._apply(fn, recurse)
+        self._share_bank()
+        return self
+
+    def train(self, mode: bool = True) -> SkySense:
+        """Training mode for the student alone; the teacher stays in evaluation mode."""
+        super().train(mode)
+        self.teacher.eval()
+        self.teacher_heads.eval()
+        return self
+
+    @torch.no_grad()
+    def _watch(self, pairs: dict[str, Pair]) -> None:
+        """Keep health figures of this pass, on the device."""
+        self._health = {}
+        for name, p in pairs.items():
+            rows = p.teacher[p.valid][:2048]
+            if len(rows) > 1:
+                self._health[f"effective_rank/{name}"] = effective_rank(rows)
+                self._health[f"feature_std/{name}"] = feature_std(rows)
+                self._health[f"teacher_agreement/{name}"] = agreement(p.student[p.valid][:2048], rows)
+
+
+def _take(values: Tensor, index: Tensor) -> Tensor:
+    """Rows `[B, T, R, D]` of `[B, T, N, D]` at index `[B, T, R]`."""
+    return values.gather(2, index[..., None].expand(*index.shape, values.shape[-1]))
+
+
+def _frame_mean(values: Tensor, valid: Tensor) -> Tensor:
+    """Spatial mean per frame, `[B, T, 1, D]`."""
+    b = values.shape[0]
+    mean = masked_mean(rearrange(values, "b t n d -> (b t) n d"), rearrange(valid, "b t n -> (b t) n"))
+    return rearrange(mean, "(b t) d -> b t 1 d", b=b)
+
+
+def _matcher(u: Batch, v: Batch) -> Any:
+    """A function that reorders the teacher's positions to the student's and keeps the pairs valid on both sides."""
+    if u.pixel is None or v.pixel is None:
+        index = None
+    else:
+        index = match_pixels(u.pixel, v.pixel)
+
+    def pair(student: Tokens, teacher: Tokens) -> Pair:
+        values, valid = teacher.values, teacher.valid
+        if index is not None:
+            t = values.shape[1]
+            rows = index.clamp_min(0)[:, None].expand(-1, t, -1)
+            values, valid = _take(values, rows), valid.gather(2, rows) & (index >= 0)[:, None]
+        return Pair(student.values, values.detach(), student.valid & valid)
+
+    return pair

@@ -1,0 +1,130 @@
+"""What a run shows while it trains: a progress line, TensorBoard, and `metrics.jsonl` (one JSON object per log step)."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+import pytorch_lightning as pl
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+from skyframe import dist
+from skyframe.spec import InputError
+from skyframe.train.module import PretrainModule
+
+
+class ProgressLog(pl.Callback):
+    """Logs every `every` optimizer steps; on resume it drops the rows that lie after the restored step."""
+
+    def __init__(self, run: Path, every: int, show: bool) -> None:
+        self.run, self.every, self.show = run, every, show
+        self.file: TextIO | None = None
+        self.board: Any = None
+        self.bar: Progress | None = None
+        self.waited_s = self.busy_s = 0.0
+        self.batch_end = self.batch_start = self.begun = 0.0
+        self.logged_step = 0
+        self.samples = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the log and the progress line on rank 0."""
+        self.begun = self.batch_end = time.perf_counter()
+        self.logged_step = trainer.global_step
+        if not trainer.is_global_zero:
+            return
+        path = self.run / "metrics.jsonl"
+        kept = [r for r in read_metrics(self.run) if r["step"] <= trainer.global_step]
+        aside = path.with_suffix(".tmp")
+        aside.write_text("".join(json.dumps(r) + "\n" for r in kept))
+        os.replace(aside, path)
+        self.file = path.open("a")
+        self.board = SummaryWriter(str(self.run / "tensorboard"), purge_step=trainer.global_step + 1)
+        if self.show:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[news]}"))
+            self.bar = Progress(*columns)
+            self.bar.add_task("pretrain", total=trainer.max_steps, completed=trainer.global_step, news="")
+            self.bar.start()
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        """The time since the last batch ended was spent waiting for data."""
+        self.batch_start = time.perf_counter()
+        self.waited_s += self.batch_start - self.batch_end
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Stop on a non-finite loss; write a row where a log step is due."""
+        assert isinstance(pl_module, PretrainModule)
+        now = time.perf_counter()
+        self.busy_s += now - self.batch_start
+        self.batch_end = now
+        self.samples += batch[0].size * dist.world_size()
+        step = trainer.global_step
+        if step != self.logged_step and (step % self.every == 0 or step == trainer.max_steps):
+            self.logged_step = step
+            row = self._row(trainer, pl_module, now)
+            bad = [k for k, v in row.items() if not math.isfinite(v)]
+            if bad:
+                raise InputError(
+                    f"step {step}: {', '.join(bad)} not finite, expected numbers; resume from the last checkpoint with a lower optim.lr "
+                    "or look at the samples of this step"
+                )
+            self._write(row)
+        if self.bar is not None:
+            total = float(pl_module.terms["total"])
+            news = f"loss {total:.3f}  {self.samples / (now - self.begun):.1f} samples/s"
+            self.bar.update(self.bar.task_ids[0], completed=step, news=news)
+
+    def _row(self, trainer: pl.Trainer, module: PretrainModule, now: float) -> dict[str, float]:
+        """Terms averaged over ranks, schedules, throughput and health figures."""
+        terms = {name: float(dist.all_sum(value)) / dist.world_size() for name, value in module.terms.items()}
+        train = module.recipe.train
+        row: dict[str, float] = {
+            "step": trainer.global_step,
+            "epoch": trainer.global_step * train.global_batch / max(1, len(trainer.datamodule.plan)),  # type: ignore[attr-defined]
+            "time_s": now - self.begun,
+            "total": terms.pop("total"),
+            **{f"loss/{name}": value for name, value in terms.items()},
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "samples_per_s": self.samples / (now - self.begun),
+            "data_wait_pct": 100 * self.waited_s / max(1e-9, self.waited_s + self.busy_s),
+        }
+        return row | module.system.monitors()
+
+    def _write(self, row: dict[str, float]) -> None:
+        if self.file is None:
+            return
+        self.file.write(json.dumps({k: round(v, 6) for k, v in row.items()}) + "\n")
+        self.file.flush()
+        for name, value in row.items():
+            if name != "step":
+                self.board.add_scalar(name, value, int(row["step"]))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close what was opened."""
+        self._close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leave the terminal whole."""
+        self._close()
+
+    def _close(self) -> None:
+        for thing in (self.bar, self.file, self.board):
+            if thing is not None:
+                thing.stop() if isinstance(thing, Progress) else thing.close()
+        self.bar = self.file = self.board = None
+
+
+def read_metrics(run: Path) -> list[dict[str, float]]:
+    """Rows of `metrics.jsonl`; a last line cut off by a kill is dropped."""
+    path = run / "metrics.jsonl"
+    rows = []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows

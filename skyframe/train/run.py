@@ -1,0 +1,140 @@
+"""From a recipe to a finished run: folder, trainer, resume."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import warnings
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+
+import skyframe
+from skyframe.config import dump_recipe, recipe_from_tree
+from skyframe.config.skysense import SkySenseRecipe
+from skyframe.data.datamodule import CubeDataModule
+from skyframe.spec import InputError
+from skyframe.train.checkpoint import Checkpoints, latest, read_checkpoint
+from skyframe.train.module import PretrainModule
+from skyframe.train.progress import ProgressLog
+from skyframe.train.teacher_callback import AfterStep
+
+
+def pretrain(recipe: SkySenseRecipe, resume: str = "no", show: bool = True) -> Path:
+    """Train a recipe to its last step.
+
+    Args:
+        recipe: checked recipe.
+        resume: `no` = the run folder must be new; `auto` = continue from LATEST where there is one.
+        show: draw a progress line.
+
+    Returns:
+        The run folder: recipe.yaml, environment.json, metrics.jsonl, tensorboard/, checkpoints/.
+
+    Raises:
+        InputError: the folder holds another recipe's run, or data do not fit the recipe.
+    """
+    run = Path(recipe.train.run_dir) / recipe.name
+    checkpoint = _prepare(run, recipe, resume)
+    train = recipe.train
+    if train.threads or train.devices > 1:
+        torch.set_num_threads(train.threads or max(1, (os.cpu_count() or 1) // train.devices))
+    datamodule = CubeDataModule(recipe)
+    module = PretrainModule(recipe, datamodule.modalities, datamodule.regions)
+    with warnings.catch_warnings():
+        _quiet()
+        trainer = _trainer(recipe, run, show)
+        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+    return run
+
+
+def _trainer(recipe: SkySenseRecipe, run: Path, show: bool) -> pl.Trainer:
+    train = recipe.train
+    return pl.Trainer(
+        accelerator=train.accelerator,
+        devices=train.devices,
+        num_nodes=train.num_nodes,
+        strategy="ddp" if train.strategy == "ddp" or train.devices * train.num_nodes > 1 else "auto",
+        precision=train.precision,
+        max_steps=train.max_steps,
+        max_epochs=-1,
+        accumulate_grad_batches=train.micro_steps,
+        gradient_clip_val=recipe.optim.clip_norm or None,
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=str(run),
+        callbacks=[AfterStep(), ProgressLog(run, train.log_every, show), Checkpoints(run / "checkpoints", train.checkpoint_every, train.keep_checkpoints)],
+    )
+
+
+def _prepare(run: Path, recipe: SkySenseRecipe, resume: str) -> Path | None:
+    """Make the run folder, or check that it is this recipe's, and find what to continue from."""
+    if resume not in ("no", "auto"):
+        raise InputError(f"resume: {resume!r} is not one of 'no', 'auto'")
+    saved = run / "recipe.yaml"
+    text = dump_recipe(recipe)
+    checkpoint = latest(run / "checkpoints")
+    leader = int(os.environ.get("LOCAL_RANK", "0")) == 0
+    if saved.is_file() and leader:
+        if resume == "no":
+            raise InputError(f"{run}: a run of this name is there already; add resume=auto to continue it, or choose another name=")
+        if saved.read_text() != text:
+            raise InputError(f"{saved}: the run was started with another recipe, expected the same to resume; choose another name=")
+    if checkpoint is not None:
+        read_checkpoint(checkpoint)
+    if leader:
+        run.mkdir(parents=True, exist_ok=True)
+        if not saved.is_file():
+            saved.write_text(text)
+        (run / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n")
+    return checkpoint
+
+
+def environment() -> dict[str, str]:
+    """Versions and machine, kept with the run."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
+    return {
+        "skyframe": skyframe.__version__,
+        "commit": commit.stdout.strip() or "unknown",
+        "torch": torch.__version__,
+        "lightning": pl.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cores": str(os.cpu_count()),
+    }
+
+
+def load_run(run: Path) -> tuple[SkySenseRecipe, Path]:
+    """Recipe and newest checkpoint of a finished or running run.
+
+    Raises:
+        InputError: not a run folder, or nothing saved yet.
+    """
+    import yaml
+
+    saved = run / "recipe.yaml"
+    if not saved.is_file():
+        raise InputError(f"{run}: no recipe.yaml, expected a run folder written by `skyframe pretrain`")
+    recipe = recipe_from_tree(yaml.safe_load(saved.read_text()), str(saved))
+    checkpoint = latest(run / "checkpoints")
+    if checkpoint is None:
+        raise InputError(f"{run}: no checkpoint yet; let the run reach train.checkpoint_every ({recipe.train.checkpoint_every}) steps")
+    return recipe, checkpoint
+
+
+def _quiet() -> None:
+    """Lightning's advice that does not apply here, one by one."""
+    for text in (
+        r".*does not have many workers.*",
+        r".*GPU available but not used.*",
+        r".*mid-epoch.*",
+        r".*The `srun` command is available.*",
+        r".*find_unused_parameters.*",
+    ):
+        warnings.filterwarnings("ignore", message=text)
