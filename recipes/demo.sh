@@ -15,6 +15,6 @@ say skyframe simulate "$out/cubes/test_continental" --extent 1.92x1.92 --climate
 say skyframe inspect "$out/cubes/train_oceanic"
 say skyframe pretrain recipes/skysense_demo.yaml "data.cubes=[$out/cubes/train_*]" "train.run_dir=$out/runs"
 say skyframe export "$out/runs/skysense_demo" "$out/encoders"
-say skyframe evaluate quick "$out/encoders/model" --cubes "$out/cubes" --out "$out/results.csv"
-say skyframe report "$out/runs/skysense_demo" --encoder "$out/encoders/model" --scene "$out/cubes/test_oceanic" --results "$out/results.csv" --out "$out/report.html"
+say skyframe evaluate quick "$out/encoders/model" "data.simulated.train=[$out/cubes/train_*]" "data.simulated.test=[$out/cubes/test_*]" --out "$out/evaluation"
+say skyframe report "$out/runs/skysense_demo" --encoder "$out/encoders/model" --scene "$out/cubes/test_oceanic" --results "$out/evaluation/results.csv" --out "$out/report.html"
 printf '\nThe report is %s (%s s for everything after the installation).\n' "$out/report.html" "$((SECONDS - begun))"

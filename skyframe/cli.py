@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from skyframe import __version__
 from skyframe.spec import InputError
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[key=value ...]")
 
@@ -40,7 +37,7 @@ def simulate(cube: Path, extent: str, seed: int, climate: str, origin: str, year
 
     height, width = _pair("--extent", extent, "x")
     south, east = _pair("--origin", origin, ",")
-    with _progress() as bar:
+    with _progress("simulate") as bar:
         path = run(
             cube,
             width_m=width * 1000,
@@ -64,7 +61,7 @@ def ingest(kind: str, sources: tuple[Path, ...], cube: Path, spec: str | None) -
     """Turn real files into a cube: KIND is worldcereal, gfmap or treesatai."""
     from skyframe.data.ingest import ingest as run
 
-    with _progress() as bar:
+    with _progress("ingest") as bar:
         path = run(kind, sources, cube, spec, bar)
     click.echo(f"wrote {path}")
 
@@ -119,6 +116,46 @@ def export(run: Path, out: Path) -> None:
         click.echo(f"wrote {folder}")
 
 
+@cli.command()
+@click.argument("suite")
+@click.argument("encoder", type=click.Path(path_type=Path))
+@OVERRIDES
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="folder for results.csv, features and logs; ENCODER/../evaluation by default")
+def evaluate(suite: str, encoder: Path, overrides: tuple[str, ...], out: Path | None) -> None:
+    """Score an exported encoder beside raw pixels, its own random initialisation and the majority class."""
+    from rich.console import Console
+
+    from skyframe.config.evaluate import load_suite
+    from skyframe.evaluate.protocol import Subject
+    from skyframe.evaluate.suite import evaluate as run
+    from skyframe.evaluate.table import results_table
+    from skyframe.export import load_module, random_copy
+
+    loaded = load_suite(suite, overrides)
+    module = load_module(encoder)
+    subjects = [Subject(encoder.name, module), Subject("random_init", random_copy(module, seed=0), "random")]
+    outcome = run(loaded, subjects, out or encoder.parent / "evaluation")
+    console = Console()
+    console.print(results_table(outcome.rows))
+    for alarm in outcome.alarms:
+        console.print(f"warning: {alarm}", markup=False)
+    click.echo(f"{outcome.num_new} new scores in {outcome.csv}")
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--encoder", type=click.Path(path_type=Path), required=True, help="exported `model` folder")
+@click.option("--scene", type=click.Path(path_type=Path), required=True, help="cube whose embeddings are mapped")
+@click.option("--results", type=click.Path(path_type=Path), required=True, help="results.csv of `skyframe evaluate`")
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="HTML file; RUN/report.html by default")
+def report(run: Path, encoder: Path, scene: Path, results: Path, out: Path | None) -> None:
+    """Write one self-contained HTML page about a run."""
+    from skyframe.evaluate.report import build_report
+    from skyframe.export import load_module
+
+    click.echo(f"wrote {build_report(run, out or run / 'report.html', load_module(encoder), scene, results)}")
+
+
 def main() -> None:
     """Entry point: bad input is one sentence and exit code 2."""
     try:
@@ -143,12 +180,14 @@ def _pair(option: str, text: str, separator: str) -> tuple[float, float]:
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
+def _progress(what: str) -> Iterator[Callable[..., None]]:
+    """A progress line as a function of jobs done and jobs in all."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
     with Progress(*columns) as bar:
-        yield bar
+        task = bar.add_task(what)
+        yield lambda done, total, *_: bar.update(task, completed=done, total=total)
 
 
 if __name__ == "__main__":

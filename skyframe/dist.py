@@ -75,7 +75,7 @@ def full_parameters(parameters: Iterable[torch.nn.Parameter]) -> Iterator[None]:
     if not partitioned:
         yield
         return
-    from deepspeed.zero import GatheredParameters  # only where DeepSpeed has partitioned something
+    import deepspeed  # only where DeepSpeed has partitioned something; deepspeed.zero is no module to import from
 
-    with GatheredParameters(partitioned, modifier_rank=0):
+    with deepspeed.zero.GatheredParameters(partitioned, modifier_rank=0):
         yield

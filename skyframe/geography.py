@@ -59,11 +59,15 @@ def equal_area_cell(lat: float, lon: float, cell_km2: float) -> int:
     return sum(counts[:row]) + min(column, counts[row] - 1)
 
 
+REACH_DEG = 0.02
+"""A place up to this far (about 2 km) outside every balanced cell still belongs to the nearest one."""
+
+
 @dataclass(frozen=True)
 class RegionIndex:
     """Place -> prototype region, -1 for a place that pretraining never saw.
 
-    `boxes` (balanced cells): per region south, west, north, east in degrees. `cells` (equal-area grid): the sorted
+    `boxes` (balanced cells): per region south, west, north, east of its windows' centres, in degrees. `cells` (equal-area grid): the sorted
     cell numbers that the footprint touches; their rank is the region.
     """
 
@@ -78,9 +82,10 @@ class RegionIndex:
 
     def region(self, lat: float, lon: float) -> int:
         """Region of a place in degrees, -1 where none covers it."""
-        for number, (south, west, north, east) in enumerate(self.boxes):
-            if south <= lat <= north and west <= lon <= east:
-                return number
+        if self.boxes:
+            away = [max(south - lat, lat - north, west - lon, lon - east, 0.0) for south, west, north, east in self.boxes]
+            nearest = int(np.argmin(away))
+            return nearest if away[nearest] <= REACH_DEG else -1
         if self.cells:
             cell = equal_area_cell(lat, lon, self.cell_km2)
             return self.cells.index(cell) if cell in self.cells else -1
@@ -126,7 +131,6 @@ def _split(points: NDArray[np.float64], count: int) -> list[NDArray[np.float64]]
     return _split(order[:cut], left) + _split(order[cut:], count - left)
 
 
-def _box(points: NDArray[np.float64], margin_deg: float = 0.02) -> tuple[float, float, float, float]:
-    """Bounding box with a margin of about 2 km, so that every pixel of a seen window lies in its region's box."""
-    (south, west), (north, east) = points.min(axis=0) - margin_deg, points.max(axis=0) + margin_deg
+def _box(points: NDArray[np.float64]) -> tuple[float, float, float, float]:
+    (south, west), (north, east) = points.min(axis=0), points.max(axis=0)
     return float(south), float(west), float(north), float(east)

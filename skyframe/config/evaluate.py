@@ -130,7 +130,8 @@ def check_suite(suite: Suite, where: str) -> None:
     for name in suite.select:
         if name not in suite.tasks:
             raise InputError(
-                f"{where}: select names {name!r}, expected some of {', '.join(suite.tasks)}{did_you_mean(name, suite.tasks)}"
+                f"{where}: select names {name!r}, expected some of "
+                f"{', '.join(suite.tasks)}{did_you_mean(name, suite.tasks)}"
             )
     for name, task in suite.tasks.items():
         _check_task(suite, task, f"{where}: tasks.{name}")
@@ -146,8 +147,12 @@ def _check_task(suite: Suite, task: TaskConfig, where: str) -> None:
         raise InputError(f"{where}: benchmark {task.benchmark!r} has no entry under data; add data.{task.benchmark}")
     if task.benchmark == "simulated" and not task.label:
         raise InputError(f"{where}: label is empty, expected a truth layer such as land_cover")
-    if task.benchmark == "eurosat" and (task.level != "scene" or task.label or task.modalities or task.clear_frames is not None):
-        raise InputError(f"{where}: eurosat is one class per RGB image; leave out level, label, modalities and clear_frames")
+    if task.benchmark == "eurosat" and (
+        task.level != "scene" or task.label or task.modalities or task.clear_frames is not None
+    ):
+        raise InputError(
+            f"{where}: eurosat is one class per RGB image; leave out level, label, modalities and clear_frames"
+        )
     if not task.metrics or not set(task.metrics) <= set(METRICS):
         raise InputError(f"{where}: metrics {list(task.metrics)}, expected some of {', '.join(METRICS)}")
     if not 0 < task.min_share <= 1:
@@ -175,7 +180,10 @@ def _check_counts(suite: Suite, where: str) -> None:
             if not cubes:
                 raise InputError(f"{where}: data.simulated.{key} is empty, expected paths of cubes with truth layers")
     if rgb is not None:
-        counts |= {"data.eurosat.images_per_class": rgb.images_per_class, "data.eurosat.tiles_per_image": rgb.tiles_per_image}
+        counts |= {
+            "data.eurosat.images_per_class": rgb.images_per_class,
+            "data.eurosat.tiles_per_image": rgb.tiles_per_image,
+        }
     for key, count in counts.items():
         if count < 1:
             raise InputError(f"{where}: {key} is {count}, expected at least 1")

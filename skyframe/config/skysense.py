@@ -89,7 +89,6 @@ class ModelConfig:
     head: HeadConfig
     dates: tuple[str, ...] = ()  # modalities that get the date encoding; empty = all
     date_std: float = 0.02  # ours: initial spread of the date table (the released code starts at 0)
-    seed: int = 0  # ours: of the initial weights and of the prototype bank
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,9 +12,10 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from skyframe import dist
+from skyframe.calendar import DAY_UNKNOWN
 from skyframe.config.recipe import DataConfig
 from skyframe.config.skysense import SkySenseRecipe, ViewsConfig
-from skyframe.data.cube import Cube, open_cube
+from skyframe.data.cube import Cube, find_cubes
 from skyframe.data.plan import WindowPlan
 from skyframe.data.read import read_series
 from skyframe.data.views import make_views
@@ -35,17 +35,6 @@ def select_modalities(data: DataConfig) -> dict[str, Modality]:
         if name not in spec.modalities:
             raise InputError(f"data.modalities: {name!r} is not in spec {spec.name} ({', '.join(spec.modalities)}){did_you_mean(name, spec.modalities)}")
     return {name: spec.modalities[name] for name in data.modalities}
-
-
-def find_cubes(patterns: tuple[str, ...]) -> list[Cube]:
-    """Open the cubes that paths or globs name, each pattern's matches in sorted order; none found is an error."""
-    paths: list[str] = []
-    for pattern in patterns:
-        found = sorted(p for p in glob.glob(pattern) if not p.endswith(".partial"))
-        if not found:
-            raise InputError(f"data.cubes: nothing at {pattern!r}, expected finished cubes; write one with `skyframe simulate` or `skyframe ingest`")
-        paths += found
-    return [open_cube(p) for p in paths]
 
 
 def side_px(modality: Modality, size_px: int) -> int:
@@ -73,7 +62,7 @@ class WindowDataset(Dataset[Any]):
         self.views: ViewsConfig = recipe.views
         self.seed = recipe.seed
         self.spec = CubeSpec.load(recipe.data.spec)
-        self.by_name = {str(c.path): c for c in cubes}
+        self.by_name = {c.name: c for c in cubes}
 
     def __len__(self) -> int:
         return len(self.plan)
@@ -102,7 +91,7 @@ class WindowDataset(Dataset[Any]):
 
 def draw_dates(days: NDArray[np.int32], count: int, window: Window, rng: np.random.Generator) -> NDArray[np.int64]:
     """Indices of `count` dates inside the window's time range, drawn without replacement and kept in order."""
-    inside = np.flatnonzero((days >= window.start_day) & (days < window.end_day))
+    inside = np.flatnonzero((days == DAY_UNKNOWN) | ((days >= window.start_day) & (days < window.end_day)))
     if len(inside) <= count:
         return inside
     return np.sort(rng.choice(inside, count, replace=False))

@@ -1,0 +1,1 @@
+"""Frozen features scored: suites, probes, benchmarks, alarms and the report page."""

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from skyframe.config.contract import Contract
 from skyframe.config.skysense import ModelConfig
-from skyframe.model.factorised import FactorisedEncoder, SpatialEncoder
+from skyframe.model.factorised import FactorisedEncoder, SpatialEncoder, build_fusion
 from skyframe.model.geo_context import GeoContext
-from skyframe.model.temporal import TemporalFusion
 from skyframe.randomness import hash64, uniform
 from skyframe.sample import Batch, Features, SeriesBatch
 from skyframe.spec import InputError, build
@@ -80,27 +79,25 @@ def load_module(folder: str | Path) -> Exported:
     return exported
 
 
-def rebuild(contract: Contract) -> nn.Module:
+def rebuild(contract: Contract, seed: int = 0) -> nn.Module:
     """The module that a contract describes, with fresh weights."""
     model: ModelConfig = build(ModelConfig, contract.build["model"], f"contract of {contract.module}")
     num_regions = int(contract.build["num_regions"])
     if contract.module == "model":
-        return FactorisedEncoder(contract.modalities, model, num_regions)
+        return FactorisedEncoder(contract.modalities, model, num_regions, seed)
     if contract.module == "fusion":
-        return TemporalFusion(model.aligned_dims, model.fusion.embed_dims, model.fusion.num_layers, model.fusion.num_heads)
+        return build_fusion(model, seed)
     if contract.module == "geo_context":
-        return GeoContext(model.fusion.embed_dims, num_regions, model.geo.num_prototypes, model.geo.dims, seed=model.seed)
+        return GeoContext(model.fusion.embed_dims, num_regions, model.geo.num_prototypes, model.geo.dims, seed=seed)
     name = contract.module.removeprefix("encoder_")
     if contract.module.startswith("encoder_") and name in contract.modalities:
-        return SpatialEncoder(contract.modalities[name], model.encoders[name])
+        return SpatialEncoder(contract.modalities[name], model.encoders[name], seed)
     raise InputError(f"contract: module {contract.module!r} is not one of model, fusion, geo_context, encoder_<modality>")
 
 
 def random_copy(exported: Exported, seed: int) -> Exported:
     """The same architecture with fresh weights: the baseline that every score stands beside."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(hash64(seed, "random_copy") % 2**31)
-        return Exported(rebuild(exported.contract), exported.contract)
+    return Exported(rebuild(exported.contract, hash64(seed, "random_copy")), exported.contract)
 
 
 def canary_input(contract: Contract, module: nn.Module) -> dict[str, Tensor]:

@@ -49,7 +49,8 @@ def export_run(checkpoint: dict[str, Any], recipe: SkySenseRecipe, out: str | Pa
     untrained = _untrained(system, weights, modalities)
     for name, module in system.exports().items():
         contract = _contract(name, module, recipe, modalities, regions)
-        _write(aside / name, module, contract, _card(name, recipe, contract, checkpoint, untrained))
+        contract = _write(aside / name, module, contract)
+        (aside / name / "README.md").write_text(_card(name, recipe, contract, int(checkpoint["global_step"]), untrained))
     aside.rename(out)
     return [out / name for name in system.exports()]
 
@@ -77,7 +78,8 @@ def _contract(name: str, module: nn.Module, recipe: SkySenseRecipe, modalities: 
     )
 
 
-def _write(folder: Path, module: nn.Module, contract: Contract, card: str) -> None:
+def _write(folder: Path, module: nn.Module, contract: Contract) -> Contract:
+    """Weights, contract and canary of one module; returns the contract as a reader will see it."""
     folder.mkdir(parents=True)
     weights = {k: v.detach().cpu().contiguous().clone() for k, v in module.state_dict().items()}
     save_file(weights, folder / WEIGHTS)
@@ -87,10 +89,10 @@ def _write(folder: Path, module: nn.Module, contract: Contract, card: str) -> No
     inputs = canary_input(contract, module)
     expected = canary_output(Exported(module, contract), inputs)
     save_file({**inputs, "expected": expected.contiguous()}, folder / contract.canary.file)
-    (folder / "README.md").write_text(card)
+    return contract
 
 
-def _card(name: str, recipe: SkySenseRecipe, contract: Contract, checkpoint: dict[str, Any], untrained: list[str]) -> str:
+def _card(name: str, recipe: SkySenseRecipe, contract: Contract, step: int, untrained: list[str]) -> str:
     """The human-readable card."""
     rows = [
         f"| {m.name} | {', '.join(m.band_names)} | {m.gsd_m:g} m | {m.units} (stored x {m.scale:g} + {m.offset:g}) |"
@@ -100,7 +102,7 @@ def _card(name: str, recipe: SkySenseRecipe, contract: Contract, checkpoint: dic
     use = "features = module.encode(batch)  # fused [B, N, D], pooled [B, D]" if name == "model" or name.startswith("encoder_") else "out = module(...)"
     return f"""# {recipe.name} / {name}
 
-Exported by SkyFrame from step {checkpoint["global_step"]} of recipe `{recipe.name}` (system {recipe.system}, preset {recipe.model.preset}, seed {recipe.seed}).
+Exported by SkyFrame from step {step} of recipe `{recipe.name}` (system {recipe.system}, preset {recipe.model.preset}, seed {recipe.seed}).
 Weights are the EMA teacher's; width {contract.num_features}; SHA-256 `{contract.weights_sha256[:16]}...` in contract.json.
 {warning}
 | modality | bands in order | GSD | units |

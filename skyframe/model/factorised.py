@@ -16,8 +16,10 @@ from skyframe.model import ENCODERS
 from skyframe.model.decoder import UpHead
 from skyframe.model.geo_context import GeoContext
 from skyframe.model.stem import normalise, position_valid
+from skyframe.model.swin import SwinV2
 from skyframe.model.temporal import DateEncoding, TemporalFusion
-from skyframe.randomness import Draw
+from skyframe.model.vit import ViT
+from skyframe.randomness import Draw, hash64
 from skyframe.sample import Batch, Features, SeriesBatch, Tokens
 from skyframe.spec import InputError, Modality, did_you_mean
 
@@ -25,20 +27,55 @@ BASE_GSD_M = 10.0
 """Ground size of one position: a Sentinel pixel."""
 
 
+def build_encoder(config: EncoderConfig, num_bands: int, seed: int, where: str) -> nn.Module:
+    """A spatial encoder from its recipe entry; `where` names the entry in errors."""
+    if config.encoder not in ENCODERS:
+        raise InputError(f"{where}.encoder: {config.encoder!r} is not one of {', '.join(ENCODERS)}{did_you_mean(config.encoder, ENCODERS)}")
+    if config.encoder == "swin_v2":
+        return SwinV2(
+            num_bands,
+            config.embed_dims,
+            config.depths,
+            config.num_heads,
+            window_size=config.window_px,
+            patch_size=config.patch_px,
+            extra_norm_every=config.extra_norm_every,
+            drop_path=config.drop_path,
+            seed=seed,
+        )
+    return ViT(
+        num_bands,
+        config.embed_dims,
+        config.depths[0],
+        config.num_heads[0],
+        patch_size=config.patch_px,
+        table_side=config.train_px // config.patch_px,
+        drop_path=config.drop_path,
+        norm_eps=config.norm_eps,
+        seed=seed,
+    )
+
+
+def build_fusion(config: ModelConfig, seed: int) -> TemporalFusion:
+    """The fusion transformer of a model."""
+    f = config.fusion
+    return TemporalFusion(config.aligned_dims, f.embed_dims, f.num_layers, f.num_heads, drop_path=f.drop_path, seed=seed)
+
+
+def _seed(seed: int, *names: str) -> int:
+    """Every part has its own initial weights."""
+    return hash64(seed, *names) % 2**31
+
+
 class SpatialEncoder(nn.Module):
     """One modality's normaliser and image encoder; frames are encoded one by one, absent ones not at all."""
 
-    def __init__(self, modality: Modality, config: EncoderConfig) -> None:
+    def __init__(self, modality: Modality, config: EncoderConfig, seed: int = 0) -> None:
         super().__init__()
-        if config.encoder not in ENCODERS:
-            raise InputError(
-                f"model.encoders.{modality.name}.encoder: {config.encoder!r} is not one of "
-                f"{', '.join(ENCODERS)}{did_you_mean(config.encoder, ENCODERS)}"
-            )
         if not modality.mean or not modality.std:
             raise InputError(f"{modality.name}: the spec gives no mean and std, which the normaliser needs; run statistics and add them")
         self.modality = modality
-        self.encoder = ENCODERS[config.encoder](config, len(modality.bands))
+        self.encoder = build_encoder(config, len(modality.bands), seed, f"model.encoders.{modality.name}")
         self.num_features: int = self.encoder.num_features
         self.up_scale = self._up_scale(config)
 
@@ -111,20 +148,22 @@ class SpatialEncoder(nn.Module):
 class FactorisedEncoder(nn.Module):
     """Spatial encoders -> aligned tokens -> fusion over time and modality -> region context."""
 
-    def __init__(self, modalities: Mapping[str, Modality], config: ModelConfig, num_regions: int) -> None:
+    def __init__(self, modalities: Mapping[str, Modality], config: ModelConfig, num_regions: int, seed: int = 0) -> None:
         super().__init__()
-        self.spatial = nn.ModuleDict({n: SpatialEncoder(m, config.encoders[n]) for n, m in modalities.items()})
+        self.spatial = nn.ModuleDict({n: SpatialEncoder(m, config.encoders[n], _seed(seed, n)) for n, m in modalities.items()})
         self.align = nn.ModuleDict()
         for name, encoder in self.spatial.items():
             same = encoder.up_scale == 1 and encoder.num_features == config.aligned_dims
-            self.align[name] = nn.Identity() if same else UpHead(encoder.num_features, config.aligned_dims, encoder.up_scale)
-        self.dates = DateEncoding(config.aligned_dims, std=config.date_std)
+            self.align[name] = (
+                nn.Identity() if same else UpHead(encoder.num_features, config.aligned_dims, encoder.up_scale, _seed(seed, name, "align"))
+            )
+        self.dates = DateEncoding(config.aligned_dims, config.date_std, _seed(seed, "dates"))
         self.dated = frozenset(config.dates or modalities)
         f = config.fusion
-        self.fusion = TemporalFusion(config.aligned_dims, f.embed_dims, f.num_layers, f.num_heads, drop_path=f.drop_path)
+        self.fusion = build_fusion(config, _seed(seed, "fusion"))
         self.chunk = f.chunk
         g = config.geo
-        self.geo = GeoContext(f.embed_dims, num_regions, g.num_prototypes, g.dims, seed=config.seed) if g.enabled else None
+        self.geo = GeoContext(f.embed_dims, num_regions, g.num_prototypes, g.dims, seed=_seed(seed, "geo")) if g.enabled else None
         self.num_features = f.embed_dims * (2 if g.enabled else 1)
 
     @property
@@ -159,11 +198,8 @@ class FactorisedEncoder(nn.Module):
         head = self.align[name]
         if isinstance(head, nn.Identity):
             return raw
-        b, t = raw.shape[:2]
-        rows, columns = grid[0] * head.up_scale, grid[1] * head.up_scale
-        flat = head(rearrange(raw, "b t n d -> (b t) n d"), grid)
-        square = rearrange(flat, "(b t) (h w) d -> b t h w d", b=b, h=rows, w=columns)[:, :, :side, :side]
-        return rearrange(square, "b t h w d -> b t (h w) d")
+        flat = head(rearrange(raw, "b t n d -> (b t) n d"), grid, (side, side))
+        return rearrange(flat, "(b t) n d -> b t n d", t=raw.shape[1])
 
     def fuse(self, tokens: Mapping[str, Tokens], drop: Draw | None = None) -> tuple[Tensor, Tensor]:
         """F_fus^mm: one vector per position from all dates of all modalities.

@@ -64,9 +64,9 @@ class SkySense(nn.Module):
         self.seed = recipe.seed
         self.regions = regions
         self.sources = tuple(recipe.loss.sources) or (*modalities, FUSED)
+        self.student = FactorisedEncoder(modalities, recipe.model, regions.num_regions, hash64(recipe.seed, "encoder"))
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(hash64(recipe.seed, recipe.model.seed, "weights") % 2**31)
-            self.student = FactorisedEncoder(modalities, recipe.model, regions.num_regions)
+            torch.manual_seed(hash64(recipe.seed, "heads") % 2**31)
             head = recipe.model.head
             widths = {**dict.fromkeys(modalities, recipe.model.aligned_dims), FUSED: self.student.num_features}
             self.heads = nn.ModuleDict(

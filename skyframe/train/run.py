@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -47,7 +48,7 @@ def pretrain(recipe: SkySenseRecipe, resume: str = "no", show: bool = True) -> P
     with warnings.catch_warnings():
         _quiet()
         trainer = _trainer(recipe, run, show)
-        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     return run
 
 
@@ -129,12 +130,15 @@ def load_run(run: Path) -> tuple[SkySenseRecipe, Path]:
 
 
 def _quiet() -> None:
-    """Lightning's advice that does not apply here, one by one."""
+    """Lightning's advice that does not apply here, one by one, and its banners."""
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     for text in (
         r".*does not have many workers.*",
         r".*GPU available but not used.*",
         r".*mid-epoch.*",
         r".*The `srun` command is available.*",
         r".*find_unused_parameters.*",
+        r".*in eval mode at the start of training.*",  # the teacher
+        r".*LeafSpec.*",
     ):
         warnings.filterwarnings("ignore", message=text)

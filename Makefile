@@ -1,0 +1,58 @@
+# Everything starts here; the environment makes itself in .venv. `make help` lists the targets.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help env demo test lint prove bench docs clean
+
+# The first interpreter that is new enough; constraints.txt was tested with Python 3.11.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := $(CURDIR)/.venv/bin
+RUNTIME := .venv/.runtime
+COMPLETE := .venv/.complete
+# Modules are byte-compiled when first imported: compiling all of torch would double the installation.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+
+# DeepSpeed looks for ninja on PATH.
+export PATH := $(BIN):$(PATH)
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
+
+env: $(COMPLETE)  ## make .venv with the tested versions
+
+# torch comes first and alone: where a CPU wheel is at hand, nothing later may ask for another build of it.
+$(RUNTIME): setup.cfg pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer found; install one, or name it: make PYTHON=python3.11"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) torch
+	$(PIP) -e .
+	touch $@
+
+$(COMPLETE): $(RUNTIME)
+	$(PIP) -e '.[dev,ingest]'
+	touch $@
+
+demo: $(RUNTIME)  ## simulate, pretrain, export, score, report: the whole way on a laptop
+	bash recipes/demo.sh
+
+test: lint  ## lint, then all tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: $(COMPLETE)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+prove: $(RUNTIME)  ## the long proofs, resumable cell by cell, into benchmarks/results/
+	$(BIN)/python -m benchmarks.prove
+
+bench: $(RUNTIME)  ## ratios of start-up, objectives, reader and training step on this machine
+	for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+
+docs: $(COMPLETE)  ## build the site in site/
+	$(BIN)/mkdocs build --quiet --strict
+
+clean:  ## remove what the other targets made, the environment too (finished cells of `make prove` stay)
+	rm -rf .venv site build demo .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,124 @@
+"""From the units of source files to the shared ones: reflectance 1e-4, backscatter 0.01 dB, flags per pixel.
+
+Every function takes values as the file holds them and returns stored integers together with where they are missing,
+so that a missing pixel is never recognised by its value later on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skyframe.data.cube import CLEAR, NODATA
+from skyframe.spec import InputError
+
+MISSING_U16 = 65535
+"""openEO's whole-range cast leaves 65535 where an unsigned 16-bit pixel is missing; no attribute says so."""
+
+AMPLITUDE_CODE_DB = -83.0
+"""openEO-GFMAP stores backscatter as DN = 10**((dB + 83) / 20), so dB = 20 log10(DN) - 83.
+
+Source: openeo_gfmap/preprocessing/sar.py, compress_backscatter_uint16. DN 65534 (13.3 dB) is its ceiling.
+"""
+
+SAR_FLOOR_DB = -50.0  # ours
+"""Weaker echoes lie 25 dB under Sentinel-1's noise floor: residue of noise removal, not an observation."""
+
+PLAUSIBLE_MEDIAN = {"reflectance": (0.0, 1.5), "dB": (-35.0, 5.0)}
+"""Bounds on a modality's median over land, water and cloud; a wrong unit falls outside."""
+
+
+def as_unsigned(values: NDArray[Any]) -> NDArray[Any]:
+    """Read 16-bit integers as the unsigned values they were written from; floats pass through.
+
+    netCDF files of openEO carry `int16` data with `_Unsigned = "true"`: 65535 shows up as -1, 40000 as -25536.
+    """
+    return values.view(np.uint16) if values.dtype == np.int16 else values
+
+
+def missing(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where a source value is absent: 65535 among unsigned 16-bit integers, NaN among floats."""
+    if values.dtype.kind == "f":
+        return np.asarray(np.isnan(values))
+    return np.asarray(values == MISSING_U16) if values.dtype == np.uint16 else np.zeros(values.shape, bool)
+
+
+def to_reflectance(values: NDArray[Any]) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
+    """Sentinel-2 digital numbers (reflectance x 10000) as stored values.
+
+    Args:
+        values: `[T, C, h, w]` int16, uint16 or float.
+
+    Returns:
+        uint16 `[T, C, h, w]`, 0 where missing, and missing bool `[T, h, w]`: some band absent, or all bands 0
+        (Level-2A's own nodata; a single 0 is a dark pixel).
+    """
+    values = as_unsigned(values)
+    gone = missing(values)
+    lost = np.asarray(gone.any(axis=1) | (values == 0).all(axis=1))
+    whole = np.where(gone, 0, values) if values.dtype.kind == "u" else np.rint(np.where(gone, 0, values))
+    stored = np.clip(whole, 0, MISSING_U16 - 1).astype(np.uint16)
+    return np.where(lost[:, None], np.uint16(0), stored), lost
+
+
+def amplitude_code_to_db(values: NDArray[Any]) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
+    """openEO-GFMAP's 16-bit amplitude code as stored backscatter.
+
+    Args:
+        values: `[T, C, h, w]` int16 or uint16; 0 and 65535 are missing.
+
+    Returns:
+        int16 `[T, C, h, w]` hundredths of dB, and missing bool `[T, h, w]`.
+    """
+    code = as_unsigned(values)
+    gone = missing(code) | (code == 0)
+    db = 20.0 * np.log10(np.where(gone, 1, code).astype(np.float64)) + AMPLITUDE_CODE_DB
+    return _store_db(db, gone)
+
+
+def power_to_db(values: NDArray[Any]) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
+    """Linear backscatter power as stored backscatter, dB = 10 log10(power).
+
+    Args:
+        values: `[T, C, h, w]` float; NaN and values <= 0 are missing.
+
+    Returns:
+        int16 `[T, C, h, w]` hundredths of dB, and missing bool `[T, h, w]`.
+    """
+    gone = ~(values > 0)
+    db = 10.0 * np.log10(np.where(gone, 1.0, values).astype(np.float64))
+    return _store_db(db, gone)
+
+
+def _store_db(db: NDArray[np.float64], gone: NDArray[np.bool_]) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
+    lost = np.asarray((gone | (db < SAR_FLOOR_DB)).any(axis=1))
+    stored = np.rint(db * 100.0).clip(-32767, 32767).astype(np.int16)
+    return np.where(lost[:, None], np.int16(0), stored), lost
+
+
+def flags_of(lost: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Flags `[T, h, w]` of a sensor without a cloud mask: clear wherever it is not missing."""
+    return np.where(lost, NODATA, CLEAR).astype(np.uint8)
+
+
+def check_plausible(values: NDArray[Any], flags: NDArray[np.uint8], scale: float, units: str, where: str) -> None:
+    """Refuse a block whose median contradicts its declared unit (linear power taken for dB, percent for reflectance).
+
+    Args:
+        values: `[T, C, h, w]` as stored.
+        flags: `[T, h, w]`.
+        scale: physical value = stored * scale.
+        units: of the modality; units without a bound are not checked.
+        where: file and modality, for the message.
+    """
+    seen = values.transpose(1, 0, 2, 3)[:, flags != NODATA]
+    if units not in PLAUSIBLE_MEDIAN or seen.size == 0:
+        return
+    low, high = PLAUSIBLE_MEDIAN[units]
+    middle = float(np.median(seen)) * scale
+    if not low <= middle <= high:
+        raise InputError(
+            f"{where}: the median is {middle:.4g} {units}, expected {low:g} to {high:g}; check the unit of the source"
+        )

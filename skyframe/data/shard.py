@@ -1,0 +1,269 @@
+"""Zarr v3 shard files: which chunk lies where (`ArrayLayout`), writing one (`encode_shard`), reading one (`OpenShard`).
+
+zarr-python hands every chunk of a shard through an event loop, which costs twenty times the decompression; here a
+chunk is one `os.pread`, one checksum and one decompression into its place. The files are plain Zarr v3: codecs
+bytes, blosc (lz4 level 5, bit-shuffled) and crc32c inside, index with crc32c at the end. lz4 and not zstd, because
+it decodes 2.4 times and encodes 4 times as fast for 12 % more disk.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+from numcodecs import blosc
+from numpy.typing import NDArray
+
+from skyframe.spec import InputError
+
+BLOSC_LEVEL = 5
+MISSING = 2**64 - 1
+"""Offset and length that a shard index holds for a chunk that was not written."""
+
+CRC_RESIDUE = 0x48674BC7
+"""CRC-32C of any message followed by its own CRC-32C, little endian: one pass checks both, without a copy."""
+
+ChunkIndex = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ArrayLayout:
+    """Shape and tiling of one array; `chunk` is the inner chunk, `shard` a whole multiple of it (one file each).
+
+    `bitshuffle` sorts the bits of neighbouring pixels before compression: imagery shrinks by it, while flags and
+    classes compress as well without and decode ten times as fast.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    chunk: tuple[int, ...]
+    shard: tuple[int, ...]
+    dtype: str
+    fill: int = 0
+    bitshuffle: bool = True
+
+    @cached_property
+    def numpy_dtype(self) -> np.dtype[np.generic]:
+        """Little-endian dtype, as on disk."""
+        return np.dtype(self.dtype).newbyteorder("<")
+
+    @cached_property
+    def chunks_per_shard(self) -> tuple[int, ...]:
+        """Inner chunks along each axis of one shard."""
+        return tuple(s // c for s, c in zip(self.shard, self.chunk, strict=True))
+
+    @cached_property
+    def shard_grid(self) -> tuple[int, ...]:
+        """Shards along each axis of the array."""
+        return tuple(-(-n // s) for n, s in zip(self.shape, self.shard, strict=True))
+
+    @cached_property
+    def row_strides(self) -> tuple[int, ...]:
+        """Rows of a shard's index from one inner chunk to the next along each axis."""
+        counts = self.chunks_per_shard
+        return tuple(math.prod(counts[axis + 1 :]) for axis in range(len(counts)))
+
+    def locate(self, chunk: ChunkIndex) -> tuple[tuple[int, ...], int]:
+        """Shard that holds a chunk (both in grid coordinates), and the chunk's row in that shard's index."""
+        shard, row = [], 0
+        for number, count, stride in zip(chunk, self.chunks_per_shard, self.row_strides, strict=True):
+            shard.append(number // count)
+            row += number % count * stride
+        return tuple(shard), row
+
+    def chunk_at(self, shard: tuple[int, ...], row: int) -> ChunkIndex:
+        """Inverse of `locate`."""
+        inner = np.unravel_index(row, self.chunks_per_shard)
+        return tuple(s * n + int(i) for s, n, i in zip(shard, self.chunks_per_shard, inner, strict=True))
+
+    def expected_chunks(self, shard: tuple[int, ...]) -> int:
+        """Chunks of a shard that overlap the array (those past a ragged edge are never written)."""
+        return math.prod(
+            -(-min(n - i * s, s) // c) for n, i, s, c in zip(self.shape, shard, self.shard, self.chunk, strict=True)
+        )
+
+
+def shard_key(shard: tuple[int, ...]) -> str:
+    """File of a shard under its array's folder (Zarr's default chunk key encoding)."""
+    return "/".join(("c", *map(str, shard)))
+
+
+def damage(root: Path, layout: ArrayLayout, place: str, what: str) -> InputError:
+    """The error for a store that lost or altered data; names array and chunk (or shard)."""
+    return InputError(
+        f"{layout.name}: {place} in {root} {what}; the store is damaged, restore it or run the ingest again"
+    )
+
+
+def encode_shard(layout: ArrayLayout, block: NDArray[np.generic]) -> bytes:
+    """One shard file.
+
+    Chunks are laid out place by place with the dates of a place side by side, so that the dates of one window come
+    from one stretch of the file.
+
+    Args:
+        block: the shard's part of the array, stored dtype; smaller than a shard at a ragged edge.
+    """
+    blosc.use_threads = False
+    counts = layout.chunks_per_shard
+    index = np.full((math.prod(counts), 2), MISSING, "<u8")
+    used = [range(-(-n // c)) for n, c in zip(block.shape, layout.chunk, strict=True)]
+    parts, offset = [], 0
+    for place in itertools.product(*used[1:]):
+        for first in used[0]:
+            chunk = (first, *place)
+            packed = _encode_chunk(layout, block, chunk)
+            index[layout.locate(chunk)[1]] = offset, len(packed)
+            parts.append(packed)
+            offset += len(packed)
+    return b"".join([*parts, _with_crc(index.tobytes())])
+
+
+def _encode_chunk(layout: ArrayLayout, block: NDArray[np.generic], chunk: ChunkIndex) -> bytes:
+    part = block[tuple(slice(i * c, (i + 1) * c) for i, c in zip(chunk, layout.chunk, strict=True))]
+    if part.shape != layout.chunk:
+        whole = np.full(layout.chunk, layout.fill, layout.numpy_dtype)
+        whole[tuple(slice(n) for n in part.shape)] = part
+        part = whole
+    raw = np.ascontiguousarray(part, layout.numpy_dtype)
+    shuffle = blosc.BITSHUFFLE if layout.bitshuffle else blosc.NOSHUFFLE
+    return _with_crc(blosc.compress(raw, b"lz4", BLOSC_LEVEL, shuffle, 0, raw.itemsize))
+
+
+def _with_crc(payload: bytes) -> bytes:
+    return payload + google_crc32c.value(payload).to_bytes(4, "little")
+
+
+class OpenShard:
+    """One shard file with its index in memory."""
+
+    def __init__(self, root: Path, layout: ArrayLayout, shard: tuple[int, ...], num_chunks: int | None = None) -> None:
+        """Open the file and check its index.
+
+        Args:
+            root: the store.
+            layout: of the array.
+            shard: in the array's shard grid.
+            num_chunks: how many chunks it must hold (default: any number).
+
+        Raises:
+            InputError: the file is missing, truncated, altered, or holds another number of chunks.
+        """
+        blosc.use_threads = False  # one core per worker; threads would not survive a fork either
+        self.root, self.layout, self.shard = root, layout, shard
+        self.file = -1
+        try:
+            self.file = os.open(root / layout.name / shard_key(shard), os.O_RDONLY)
+        except FileNotFoundError:
+            raise self._broken("is listed in the manifest but its file is missing") from None
+        index = self._read_index()
+        self.num_chunks = int((index[:, 0] != MISSING).sum())
+        self._index: list[list[int]] = index.tolist()
+        self._whole = self.num_chunks == len(index)
+        if num_chunks is not None and self.num_chunks != num_chunks:
+            raise self._broken(f"holds {self.num_chunks} chunks, the manifest says {num_chunks}")
+
+    def _broken(self, what: str) -> InputError:
+        first = self.layout.chunk_at(self.shard, 0)
+        return damage(self.root, self.layout, f"shard {shard_key(self.shard)} (chunks from {first})", what)
+
+    def _read_index(self) -> NDArray[np.uint64]:
+        rows = math.prod(self.layout.chunks_per_shard)
+        length, size = rows * 16 + 4, os.fstat(self.file).st_size
+        if size < length:
+            raise self._broken(f"has {size} bytes, expected at least the {length} of its index: it was truncated")
+        raw = os.pread(self.file, length, size - length)
+        if google_crc32c.value(raw) != CRC_RESIDUE:
+            raise self._broken("has an index that fails its checksum: it was truncated or altered")
+        return np.frombuffer(raw, "<u8", rows * 2).reshape(rows, 2)
+
+    def has(self, row: int) -> bool:
+        """Whether the chunk at this row of the index was written."""
+        return self._index[row][0] != MISSING
+
+    def has_all(self, rows: Sequence[int]) -> bool:
+        """Whether the chunks at all these rows were written."""
+        return self._whole or all(self.has(row) for row in rows)
+
+    def read_chunk(self, row: int, out: NDArray[np.generic]) -> None:
+        """Decode the chunk at this row of the index.
+
+        Args:
+            row: of a chunk that was written.
+            out: contiguous, the layout's chunk shape and dtype.
+
+        Raises:
+            InputError: the chunk is cut short, fails its checksum, or does not decode.
+        """
+        self.read_chunks([row], [out])
+
+    def read_chunks(self, rows: Sequence[int], outs: Iterable[NDArray[np.generic]]) -> None:
+        """Decode several chunks, one into each array of `outs`; see `read_chunk`. One loop, as a call costs too."""
+        file, index = self.file, self._index
+        for row, out in zip(rows, outs, strict=True):
+            offset, length = index[row]
+            packed = os.pread(file, length, offset)
+            if google_crc32c.value(packed) != CRC_RESIDUE or len(packed) != length:
+                what = f"has {len(packed)} of {length} bytes" if len(packed) != length else "fails its checksum"
+                raise damage(self.root, self.layout, f"chunk {self.layout.chunk_at(self.shard, row)}", what)
+            try:
+                blosc.decompress(packed, out)
+            except (RuntimeError, ValueError) as error:
+                place = f"chunk {self.layout.chunk_at(self.shard, row)}"
+                raise damage(self.root, self.layout, place, f"does not decode ({error})") from error
+
+    def chunks(self) -> Iterator[int]:
+        """Index rows of the chunks that were written."""
+        return (row for row, (offset, _) in enumerate(self._index) if offset != MISSING)
+
+    def close(self) -> None:
+        """Give the file descriptor back."""
+        if self.file >= 0:
+            os.close(self.file)
+            self.file = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
+@dataclass
+class ShardPool:
+    """The shards that this process has open, least recently used dropped first.
+
+    A child process starts with an empty pool of its own: nothing opened in the parent is used after a fork.
+    """
+
+    root: Path
+    limit: int = 64
+    opened: OrderedDict[tuple[str, tuple[int, ...]], OpenShard] = field(default_factory=OrderedDict)
+    _pid: int = -1
+
+    def get(self, layout: ArrayLayout, shard: tuple[int, ...], num_chunks: int) -> OpenShard:
+        """The shard, opened at first use.
+
+        Args:
+            num_chunks: chunks that the manifest says it holds.
+
+        Raises:
+            InputError: the file is missing, truncated, or holds another number of chunks.
+        """
+        if self._pid != os.getpid():
+            self.opened, self._pid = OrderedDict(), os.getpid()
+        key = (layout.name, shard)
+        found = self.opened.get(key)
+        if found is not None:
+            self.opened.move_to_end(key)
+            return found
+        found = OpenShard(self.root, layout, shard, num_chunks)
+        self.opened[key] = found
+        if len(self.opened) > self.limit:
+            self.opened.popitem(last=False)[1].close()
+        return found

@@ -1,0 +1,286 @@
+"""Writing a cube: it grows under `<path>.partial` and becomes `<path>` in one rename, so no half of it ever opens.
+
+A killed writer is resumed by starting it again with the same description: shards that are whole are kept.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skyframe.data.cube import (
+    CLEAR,
+    FLAG_MEANINGS,
+    MANIFEST,
+    ArrayRecord,
+    Manifest,
+    array_layouts,
+    label_layout,
+    partial_path,
+)
+from skyframe.data.metadata import consolidate, create_label, create_modality, create_root, create_table
+from skyframe.data.shard import ArrayLayout, OpenShard, encode_shard, shard_key
+from skyframe.geography import check_crs
+from skyframe.spec import CubeSpec, Grid, InputError
+
+DESCRIPTION = "partial.json"
+_TEMPORARY = ".tmp"
+
+
+class CubeWriter:
+    """Writes one cube block by block.
+
+    Several processes may write different blocks of one cube: each opens its own writer with the same description, one
+    calls `finish` when all are done.
+    """
+
+    def __init__(self, path: str | Path, spec: CubeSpec, grid: Grid, source: dict[str, Any]) -> None:
+        """Start `<path>.partial`, or resume it.
+
+        Args:
+            path: where the finished cube shall stand; must not exist yet.
+            spec: modalities and labels; those never created are left out of the finished cube's spec.
+            grid: CRS, corner and extent.
+            source: plain values that say where the pixels came from; the same on every start (no time of writing).
+
+        Raises:
+            InputError: `path` exists, the CRS is not projected, or the partial store describes another cube.
+        """
+        self.path, self.spec, self.grid = Path(path), spec, grid
+        self.source: dict[str, Any] = json.loads(json.dumps(source))
+        if self.path.exists():
+            raise InputError(f"{self.path}: already exists, expected a new path; delete it or write elsewhere")
+        check_crs(grid.crs)
+        self._root = partial_path(self.path)
+        self._days: dict[str, NDArray[np.int32]] = {}
+        self._layouts: dict[str, ArrayLayout] = {}
+        self._tables: dict[str, tuple[str, ...]] = {}
+        self._describe()
+
+    def _describe(self) -> None:
+        description = {"spec": self.spec.to_dict(), "grid": vars(self.grid), "source": self.source}
+        file = self._root / DESCRIPTION
+        if file.exists():
+            found = json.loads(file.read_text(encoding="utf-8"))
+            different = [key for key, value in json.loads(json.dumps(description)).items() if found.get(key) != value]
+            if different:
+                raise InputError(
+                    f"{self._root}: holds another unfinished cube (different {', '.join(different)}), expected the one "
+                    f"that is being written; delete that folder or write elsewhere"
+                )
+            return
+        (self._root / _TEMPORARY).mkdir(parents=True, exist_ok=True)
+        create_root(self._root, self.spec.name)
+        self._replace(file, json.dumps(description).encode())
+
+    def create(self, modality: str, days: NDArray[np.int32]) -> None:
+        """Add a modality with its dates; the same again after a resume.
+
+        Args:
+            days: int32 `[T]`, days since 2000-01-01, not falling; DAY_UNKNOWN for a static layer.
+
+        Raises:
+            InputError: no dates, dates out of order, a modality that the spec lacks, or other dates than before.
+        """
+        stored = self.spec.modality(modality)
+        days = np.asarray(days)
+        if days.ndim != 1 or not len(days) or days.dtype.kind != "i":
+            raise InputError(
+                f"{modality}: days has shape {days.shape} and dtype {days.dtype}, expected at least one date as "
+                "int32 [T]; check the source's dates"
+            )
+        if (np.diff(days.astype(np.int64)) < 0).any():
+            raise InputError(
+                f"{modality}: days fall at position {int(np.argmax(np.diff(days) < 0)) + 1}, expected rising "
+                "order; sort the dates with their pixels"
+            )
+        days = days.astype(np.int32)
+        values, valid = array_layouts(stored, len(days), self.grid)
+        before = create_modality(self._root, stored, self.grid, days, values, valid)
+        if not np.array_equal(before, days):
+            raise InputError(
+                f"{modality}: {self._root} was begun with {len(before)} dates, now {len(days)} or other ones; "
+                "delete that folder and start again"
+            )
+        self._days[modality] = days
+        self._layouts[values.name], self._layouts[valid.name] = values, valid
+
+    def is_written(self, modality: str, y_px: int, x_px: int) -> bool:
+        """Whether the block whose upper-left pixel this is stands whole on disk (its first shard, every date)."""
+        values, valid = self._pair(modality)
+        place = y_px // valid.shard[1], x_px // valid.shard[2]
+        return all(
+            self._is_whole(values, (first, 0, *place)) and self._is_whole(valid, (first, *place))
+            for first in range(valid.shard_grid[0])
+        )
+
+    def _is_whole(self, layout: ArrayLayout, shard: tuple[int, ...]) -> bool:
+        if not (self._root / layout.name / shard_key(shard)).exists():
+            return False
+        try:
+            found = OpenShard(self._root, layout, shard)
+        except InputError:  # a torn file of a machine that lost power: written anew
+            return False
+        return found.num_chunks == layout.expected_chunks(shard)
+
+    def write(self, modality: str, y_px: int, x_px: int, values: NDArray[np.generic], flags: NDArray[np.uint8]) -> None:
+        """Write one block of every date.
+
+        Args:
+            y_px, x_px: its upper-left pixel, on the shard grid of the modality (256 px; 2048 px where finer than 2 m).
+            values: `[T, C, h, w]` in the stored dtype; h and w are whole shards or end at the cube's edge.
+            flags: uint8 `[T, h, w]`: 0 nodata, 1 clear, 2 cloud, 3 shadow.
+
+        Raises:
+            InputError: shape, dtype, position or flag values differ from that, or a clear pixel is not finite.
+        """
+        layouts = self._pair(modality)
+        _check_block(modality, layouts[0], y_px, x_px, values, flags)
+        for layout, block in zip(layouts, (values, flags), strict=True):
+            for shard, part in _cut(layout, block, (0,) * (block.ndim - 2) + (y_px, x_px)):
+                self._replace(self._root / layout.name / shard_key(shard), encode_shard(layout, part))
+
+    def _pair(self, modality: str) -> tuple[ArrayLayout, ArrayLayout]:
+        if modality not in self._days:
+            raise InputError(f"{modality}: written to before it was created; call create({modality!r}, days) first")
+        return self._layouts[f"{modality}/values"], self._layouts[f"{modality}/valid"]
+
+    def write_label(self, name: str, values: NDArray[np.generic]) -> None:
+        """Write a truth layer `[H, W]` whole, in the dtype that the spec's `labels` gives it."""
+        if name not in self.spec.labels:
+            raise InputError(
+                f"label {name}: spec {self.spec.name} has no such label, only "
+                f"{', '.join(self.spec.labels) or 'none'}; add it under labels:"
+            )
+        label = self.spec.labels[name]
+        layout = label_layout(label, self.grid)
+        if values.shape != layout.shape or values.dtype != layout.numpy_dtype:
+            raise InputError(
+                f"label {name}: got {values.dtype} {list(values.shape)}, expected {layout.dtype} "
+                f"{list(layout.shape)} (grid over {label.gsd_m:g} m)"
+            )
+        create_label(self._root, label, self.grid, layout)
+        self._write_whole(layout, values)
+
+    def write_table(self, name: str, columns: Mapping[str, NDArray[np.generic]]) -> None:
+        """Write a truth table of equally long 1-D numeric columns (boxes); it may have no rows."""
+        lengths = {len(column) for column in columns.values()}
+        if len(lengths) != 1:
+            raise InputError(f"table {name}: columns have {sorted(lengths)} rows, expected one common number")
+        for column, values in columns.items():
+            if values.ndim != 1 or values.dtype.kind not in "biuf":
+                raise InputError(
+                    f"table {name}: column {column} is {values.dtype} {list(values.shape)}, expected numbers [N]; "
+                    "store codes for text"
+                )
+            size = (max(1, len(values)),)
+            layout = ArrayLayout(f"truth/{name}/{column}", values.shape, size, size, values.dtype.name)
+            create_table(self._root, name, layout)
+            self._write_whole(layout, values)
+        self._tables[name] = tuple(columns)
+
+    def _write_whole(self, layout: ArrayLayout, values: NDArray[np.generic]) -> None:
+        for shard, part in _cut(layout, values, (0,) * values.ndim):
+            self._replace(self._root / layout.name / shard_key(shard), encode_shard(layout, part))
+        self._layouts[layout.name] = layout
+
+    def _replace(self, file: Path, content: bytes) -> None:
+        temporary = self._root / _TEMPORARY / f"{os.getpid()}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        os.replace(temporary, file)
+
+    def finish(self) -> Path:
+        """Check every shard, consolidate, write the manifest, flush to disk and move the cube to its place.
+
+        Raises:
+            InputError: nothing was created, or a shard on disk is torn.
+        """
+        if not self._days:
+            raise InputError(
+                f"{self._root}: no modality was created, expected at least one of {', '.join(self.spec.modalities)}"
+            )
+        manifest = self._manifest()
+        consolidate(self._root)
+        shutil.rmtree(self._root / _TEMPORARY)
+        (self._root / DESCRIPTION).unlink()
+        (self._root / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        for folder, _, files in os.walk(self._root, topdown=False):
+            for entry in (*(Path(folder) / name for name in files), Path(folder)):
+                _flush(entry)
+        os.replace(self._root, self.path)
+        _flush(self.path.absolute().parent)
+        return self.path
+
+    def _manifest(self) -> Manifest:
+        tree = self.spec.to_dict()
+        tree["modalities"] = {name: tree["modalities"][name] for name in self.spec.modalities if name in self._days}
+        tree["labels"] = {
+            name: entry for name, entry in tree["labels"].items() if f"truth/{name}/values" in self._layouts
+        }
+        arrays = {name: ArrayRecord(layout, dict(self._written(layout))) for name, layout in self._layouts.items()}
+        return Manifest(
+            CubeSpec.from_dict(tree, str(self.path)), self.grid, self.source, self._days, arrays, self._tables
+        )
+
+    def _written(self, layout: ArrayLayout) -> Iterator[tuple[tuple[int, ...], int]]:
+        for shard in np.ndindex(*layout.shard_grid):
+            if (self._root / layout.name / shard_key(shard)).exists():
+                yield shard, OpenShard(self._root, layout, shard).num_chunks
+
+
+def _cut(
+    layout: ArrayLayout, block: NDArray[np.generic], start: tuple[int, ...]
+) -> Iterator[tuple[tuple[int, ...], NDArray[np.generic]]]:
+    """The shards of a block whose first element lies at `start` (on the shard grid) of the array."""
+    firsts = [s // n for s, n in zip(start, layout.shard, strict=True)]
+    counts = [-(-size // n) for size, n in zip(block.shape, layout.shard, strict=True)]
+    for step in itertools.product(*map(range, counts)):
+        part = block[tuple(slice(i * n, (i + 1) * n) for i, n in zip(step, layout.shard, strict=True))]
+        yield tuple(f + i for f, i in zip(firsts, step, strict=True)), part
+
+
+def _check_block(
+    modality: str, layout: ArrayLayout, y_px: int, x_px: int, values: NDArray[np.generic], flags: NDArray[np.uint8]
+) -> None:
+    where = f"{modality}: block at row {y_px}, column {x_px}"
+    num_dates, num_bands = layout.shape[:2]
+    if values.ndim != 4 or values.shape[:2] != (num_dates, num_bands) or flags.shape != (num_dates, *values.shape[2:]):
+        raise InputError(
+            f"{where}: values {list(values.shape)} and flags {list(flags.shape)}, expected "
+            f"[{num_dates}, {num_bands}, h, w] and [{num_dates}, h, w]; bring all dates and bands of the block at once"
+        )
+    if values.dtype != layout.numpy_dtype or flags.dtype != np.uint8:
+        raise InputError(
+            f"{where}: values are {values.dtype} and flags {flags.dtype}, expected {layout.dtype} and uint8; "
+            "convert before writing"
+        )
+    for axis, start, size in ((2, y_px, values.shape[2]), (3, x_px, values.shape[3])):
+        shard, extent = layout.shard[axis], layout.shape[axis]
+        ends_well = start + size == extent or (size % shard == 0 and start + size < extent)
+        if start % shard or size == 0 or not ends_well:
+            raise InputError(
+                f"{where}: rows or columns {start} to {start + size} of {extent}, expected to begin at a multiple of "
+                f"{shard} and to end at one or at the cube's edge; cut the block on the shard grid"
+            )
+    unknown = set(np.unique(flags).tolist()) - set(FLAG_MEANINGS)
+    if unknown:
+        raise InputError(f"{where}: flags hold {sorted(unknown)}, expected only {', '.join(map(str, FLAG_MEANINGS))}")
+    if values.dtype.kind == "f" and not np.isfinite(values.swapaxes(0, 1)[:, flags == CLEAR]).all():
+        raise InputError(f"{where}: a clear pixel is not a finite number; flag it 0 (nodata)")
+
+
+def _flush(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

@@ -1,0 +1,223 @@
+"""Pictures of one scene: true colour, dense embeddings in PCA colour, truth and prototypes."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from skyframe.data.cube import Cube
+from skyframe.data.read import read_label, read_series
+from skyframe.evaluate.benchmarks.places import POSITION_GSD_M, layouts_of, open_cubes, read_place
+from skyframe.evaluate.features import to_device
+from skyframe.evaluate.protocol import Encoder
+from skyframe.geography import RegionIndex
+from skyframe.sample import Sample, collate
+from skyframe.spec import InputError, Window
+
+Rgb = NDArray[np.uint8]  # [H, W, 3]
+
+CLASS_COLOURS = {
+    "water": (66, 135, 205),
+    "forest": (34, 102, 58),
+    "tree": (34, 102, 58),
+    "grass": (142, 190, 104),
+    "meadow": (142, 190, 104),
+    "crop": (232, 200, 96),
+    "cereal": (232, 200, 96),
+    "wheat": (232, 200, 96),
+    "maize": (214, 148, 58),
+    "built": (196, 86, 78),
+    "town": (196, 86, 78),
+    "urban": (196, 86, 78),
+    "road": (120, 120, 124),
+    "bare": (178, 150, 120),
+    "shrub": (128, 140, 74),
+    "wet": (110, 170, 175),
+}
+"""Colours by a word in the class name; other classes take the next colour of a wheel."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One panel of the report."""
+
+    title: str
+    caption: str
+    rgb: Rgb | None  # None: the caption says why there is none
+    legend: tuple[tuple[str, str], ...] = ()  # class name, CSS colour
+
+
+def scene_pictures(encoder: Encoder, scene: Path, side_px: int = 128, label: str = "land_cover") -> list[Picture]:
+    """Encode the middle of a cube tile by tile and draw it.
+
+    Args:
+        encoder: what to show.
+        scene: a finished cube.
+        side_px: side of the square in positions of 10 m, at most.
+        label: truth layer to set beside it.
+
+    Raises:
+        InputError: the cube contradicts the encoder's contract or is smaller than one tile.
+    """
+    cube = open_cubes([str(scene)], encoder.contract, "report scene")[0]
+    tile = 2 * encoder.contract.crop_px
+    count = int(min(side_px * POSITION_GSD_M, cube.grid.height_m, cube.grid.width_m) // (tile * POSITION_GSD_M))
+    if count < 1:
+        raise InputError(
+            f"cube {cube.name}: {cube.grid.height_m:g} x {cube.grid.width_m:g} m, expected at least "
+            f"{tile * POSITION_GSD_M:g} m a side for the report's scene"
+        )
+    step_m = tile * POSITION_GSD_M
+    y0, x0 = (((extent - count * step_m) / 2) // step_m * step_m for extent in (cube.grid.height_m, cube.grid.width_m))
+    whole = Window(str(cube.path), y0, x0, count * step_m)
+    dense, nearest = _encode(encoder, cube, whole, tile, count)
+    where = f"{cube.name}, {whole.size_m / 1000:g} km x {whole.size_m / 1000:g} km, 10 m"
+    return [
+        _true_colour(cube, whole, where),
+        Picture(
+            "Embedding",
+            f"First three principal components of the fused features as red, green, blue ({dense.shape[-1]} features)",
+            pca_colours(dense),
+        ),
+        _truth(cube, whole, label),
+        _prototypes(nearest),
+    ]
+
+
+def _encode(
+    encoder: Encoder, cube: Cube, whole: Window, tile: int, count: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64] | str]:
+    """Fused features `[H, W, D]` and prototype numbers `[H, W]`, or why there are none."""
+    contract = encoder.contract
+    layouts = layouts_of(contract, {}, tile)
+    regions = RegionIndex.from_dict(contract.regions) if contract.regions else RegionIndex()
+    step_m = tile * POSITION_GSD_M
+    if isinstance(encoder, torch.nn.Module):
+        encoder.eval()
+    device = next(encoder.parameters()).device if isinstance(encoder, torch.nn.Module) else torch.device("cpu")
+    draw_map: Any = getattr(encoder, "prototype_map", None)
+    reason = "This encoder has no prototypes" if draw_map is None else ""
+    rows, numbers = [], []
+    for y in range(count):
+        windows = [Window(whole.cube, whole.y_m + y * step_m, whole.x_m + x * step_m, step_m) for x in range(count)]
+        samples: Sequence[Sample] = [read_place(cube, w, contract, layouts, regions, "scene") for w in windows]
+        with torch.no_grad():
+            batch = to_device(collate(samples, layouts), device)
+            rows.append(_grid(encoder.encode(batch).fused.float().cpu().numpy(), tile))
+            if draw_map is not None and not reason:
+                try:
+                    numbers.append(_grid(draw_map(batch).cpu().numpy()[..., None], tile)[..., 0])
+                except InputError as error:
+                    reason = str(error)
+    return np.concatenate(rows), reason or np.concatenate(numbers)
+
+
+def _grid(values: NDArray[Any], tile: int) -> NDArray[Any]:
+    """`[B, N, D]` of a row of tiles to `[tile, B * tile, D]`."""
+    square = values.reshape(len(values), tile, tile, -1)
+    return np.concatenate(list(square), axis=1)
+
+
+def pca_colours(dense: NDArray[np.float32]) -> Rgb:
+    """Three principal components of `[H, W, D]`, each stretched from its 2nd to its 98th percentile."""
+    rows = dense.reshape(-1, dense.shape[-1]).astype(np.float64)
+    rows = rows - rows.mean(0)
+    _, _, axes = np.linalg.svd(rows.T @ rows)
+    axes = axes[:3] * np.sign(axes[:3].sum(1, keepdims=True) + 1e-12)
+    return stretch((rows @ axes.T).reshape(*dense.shape[:2], len(axes)))
+
+
+def stretch(values: NDArray[np.floating[Any]]) -> Rgb:
+    """Each channel of `[H, W, 3]` from its 2nd to its 98th percentile onto 0..255; NaN becomes grey."""
+    lo, hi = np.nanpercentile(values, [2, 98], axis=(0, 1))
+    scaled = np.clip((values - lo) / np.maximum(hi - lo, 1e-9), 0, 1)
+    made: Rgb = np.where(np.isfinite(scaled), scaled * 255, 128).astype(np.uint8)
+    return made if made.shape[-1] == 3 else np.repeat(made[..., :1], 3, axis=-1)
+
+
+def _true_colour(cube: Cube, whole: Window, where: str) -> Picture:
+    for name, bands in (("s2", ("B04", "B03", "B02")), ("hr", ("R", "G", "B"))):
+        if cube.has(name) and set(bands) <= set(cube.spec.modality(name).band_names):
+            found = read_series(cube, whole, names=[name])
+            if name in found and found[name].valid.any():
+                series = found[name]
+                number = [cube.spec.modality(name).band_names.index(b) for b in bands]
+                shown = series.valid.any((1, 2))
+                values = np.where(series.valid[shown, None], series.values[shown][:, number].astype(np.float32), np.nan)
+                filled = np.where(np.isfinite(values).any(0), values, 0.0)
+                middle = np.moveaxis(np.nanmedian(filled, axis=0), 0, -1)
+                return Picture(
+                    "Optical, true colour",
+                    f"{where}; median of {int(shown.sum())} date(s) of {name}, clear pixels",
+                    stretch(middle),
+                )
+    return Picture("Optical, true colour", f"{where}: no optical bands with anything clear", None)
+
+
+def _truth(cube: Cube, whole: Window, label: str) -> Picture:
+    title = label.replace("_", " ").capitalize() + ", truth"
+    if label not in cube.spec.labels:
+        return Picture(title, f"This cube carries no truth layer {label}", None)
+    values = np.asarray(read_label(cube, label, whole)).astype(np.int64)
+    names = cube.spec.labels[label].classes
+    colours = class_colours(names)
+    known = (values >= 0) & (values < len(names))
+    rgb = np.where(known[..., None], colours[np.where(known, values, 0)], 200).astype(np.uint8)
+    legend = tuple((names[i], f"rgb{tuple(int(c) for c in colours[i])}") for i in np.unique(values[known]))
+    return Picture(title, "What the simulation knows; no encoder sees it", rgb, legend)
+
+
+def class_colours(names: Sequence[str]) -> Rgb:
+    """One colour per class `[C, 3]`: by a word in its name, otherwise from a wheel."""
+    chosen = [next((c for word, c in CLASS_COLOURS.items() if word in n.lower()), None) for n in names]
+    taken: set[tuple[int, int, int]] = set()
+    made = []
+    for i, colour in enumerate(chosen):
+        unique = colour if colour is not None and colour not in taken else _wheel(i)
+        taken.add(unique)
+        made.append(unique)
+    return np.array(made, np.uint8)
+
+
+def _wheel(number: int) -> tuple[int, int, int]:
+    """Well-separated hues by the golden ratio, two brightness levels."""
+    import colorsys
+
+    red, green, blue = colorsys.hsv_to_rgb(
+        (number * 0.61803398875) % 1.0, 0.55 if number % 2 else 0.7, 0.9 if number % 3 else 0.7
+    )
+    return int(red * 255), int(green * 255), int(blue * 255)
+
+
+def _prototypes(nearest: NDArray[np.int64] | str) -> Picture:
+    title = "Prototypes"
+    if isinstance(nearest, str):
+        return Picture(title, nearest, None)
+    if (nearest < 0).all():
+        return Picture(
+            title,
+            "The scene lies in no region of the bank, so it has no prototypes; choose a scene inside the training "
+            "footprint",
+            None,
+        )
+    used = np.unique(nearest[nearest >= 0])
+    wheel = np.array([_wheel(int(i)) for i in range(int(nearest.max()) + 1)], np.uint8)
+    rgb = np.where((nearest >= 0)[..., None], wheel[np.maximum(nearest, 0)], 220).astype(np.uint8)
+    return Picture(title, f"Nearest prototype of the place's region; {len(used)} of them occur here", rgb)
+
+
+def data_uri(rgb: Rgb, scale: int = 1) -> str:
+    """A PNG inside a `data:` address, each pixel enlarged `scale` times."""
+    image = Image.fromarray(np.repeat(np.repeat(rgb, scale, 0), scale, 1))
+    stream = io.BytesIO()
+    image.save(stream, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()

@@ -1,0 +1,69 @@
+"""The EMA teacher: a frozen copy of the student that follows it after every optimizer step."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from skyframe import dist
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def copy_teacher(student: M) -> M:
+    """An independent copy in evaluation mode whose parameters want no gradient.
+
+    A parent's `train()` switches the copy too; our modules draw randomness only from an explicit Draw, so the mode
+    decides nothing in them.
+    """
+    teacher = copy.deepcopy(student)
+    return teacher.requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def update_teacher(student: nn.Module, teacher: nn.Module, momentum: float) -> None:
+    """`teacher = momentum * teacher + (1 - momentum) * student` in fp32; buffers are copied.
+
+    Call it once per optimizer step, never per micro-step. Under ZeRO stage 3 parameters are gathered one at a time
+    and rank 0 writes.
+
+    Args:
+        student: module whose parameters and buffers have the teacher's names.
+        teacher: from `copy_teacher`; its floating parameters must be float32, as bf16 rounds small updates away.
+        momentum: weight of the old teacher, 0..1.
+
+    Raises:
+        ValueError: the trees differ, or a teacher parameter is not float32.
+
+    Source: Tarvainen and Valpola, NeurIPS 2017.
+    """
+    ours, theirs = dict(teacher.named_parameters()), dict(student.named_parameters())
+    buffers = dict(student.named_buffers())
+    differing = sorted((ours.keys() ^ theirs.keys()) | (buffers.keys() ^ dict(teacher.named_buffers()).keys()))
+    if differing:
+        raise ValueError(f"teacher: the student has not the same {differing[0]}; build the teacher with copy_teacher")
+    for name, parameter in ours.items():
+        if parameter.dtype != torch.float32:
+            raise ValueError(f"teacher: {name} is {parameter.dtype}, expected torch.float32; keep the teacher in fp32")
+    pairs = [(ours[name], theirs[name]) for name in ours]
+    if any(hasattr(t, "ds_id") for t, _ in pairs):
+        for t, s in pairs:
+            with dist.full_parameters([t, s]):
+                if dist.rank() == 0:
+                    t.data.lerp_(s.data.float(), 1.0 - momentum)
+    elif pairs:
+        torch._foreach_lerp_([t.data for t, _ in pairs], [s.data.float() for _, s in pairs], 1.0 - momentum)
+    for name, buffer in teacher.named_buffers():
+        buffer.copy_(buffers[name])
+
+
+def momentum_at(progress: float, start: float, end: float) -> float:
+    """EMA momentum on a cosine from `start` at progress 0 to `end` at progress 1, constant outside.
+
+    Source: DINO (arXiv 2104.14294) section 3.1, implementation details.
+    """
+    return end - (end - start) * 0.5 * (1.0 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+
+from skyframe.data.ingest.units import (
+    amplitude_code_to_db,
+    as_unsigned,
+    check_plausible,
+    flags_of,
+    missing,
+    power_to_db,
+    to_reflectance,
+)
+from skyframe.spec import InputError
+
+
+def pixels(*values, dtype):
+    """One date, one band, one row."""
+    return np.array(values, dtype).reshape(1, 1, 1, -1)
+
+
+def test_negative_int16_is_a_large_unsigned_value():
+    assert as_unsigned(np.array([-1, -25536, 7], np.int16)).tolist() == [65535, 40000, 7]
+    assert as_unsigned(np.array([-1.5], np.float32)).tolist() == [-1.5]
+
+
+def test_missing_is_65535_or_nan_and_nothing_else():
+    assert missing(np.array([65535, 65534, 0], np.uint16)).tolist() == [True, False, False]
+    assert missing(np.array([np.nan, 65535.0])).tolist() == [True, False]
+
+
+def test_amplitude_code_by_hand():
+    # 20 log10(1413) - 83 = -19.997; 20 log10(40000) - 83 = 9.041; 65534 is the code's ceiling
+    stored, lost = amplitude_code_to_db(pixels(1413, -25536, -2, 0, -1, dtype=np.int16))
+    assert stored.ravel().tolist() == [-2000, 904, 1333, 0, 0]
+    assert lost.ravel().tolist() == [False, False, False, True, True]
+    assert stored.dtype == np.int16
+
+
+def test_power_by_hand():
+    stored, lost = power_to_db(pixels(0.1, 1.0, 0.002, 0.0, -1.0, np.nan, dtype=np.float32))
+    assert stored.ravel().tolist() == [-1000, 0, -2699, 0, 0, 0]
+    assert lost.ravel().tolist() == [False, False, False, True, True, True]
+
+
+@pytest.mark.parametrize(("convert", "faint", "echo"), [(power_to_db, 1.6e-12, 1.1e-5), (amplitude_code_to_db, 40, 50)])
+def test_residue_of_noise_removal_is_missing(convert, faint, echo):
+    dtype = np.float32 if convert is power_to_db else np.uint16
+    assert convert(pixels(faint, echo, dtype=dtype))[1].ravel().tolist() == [True, False]
+
+
+def test_a_pixel_with_one_polarisation_missing_is_missing():
+    both = np.array([[1000, 1000], [0, 1000]], np.uint16).reshape(1, 2, 1, 2)
+    assert amplitude_code_to_db(both)[1].ravel().tolist() == [True, False]
+
+
+def test_reflectance_missing_by_code_by_nan_and_by_all_zero():
+    coded = np.array([[-1, 0, 0, 5], [300, 0, 4, -25536]], np.int16).reshape(1, 2, 1, 4)
+    stored, lost = to_reflectance(coded)
+    assert lost.ravel().tolist() == [True, True, False, False]
+    assert stored[0, :, 0].T.tolist() == [[0, 0], [0, 0], [0, 4], [5, 40000]]
+    stored, lost = to_reflectance(pixels(123.4, np.nan, 1e6, dtype=np.float32))
+    assert stored.ravel().tolist() == [123, 0, 65534] and lost.ravel().tolist() == [False, True, False]
+
+
+def test_flags_of_a_sensor_without_cloud_mask():
+    assert flags_of(np.array([[True, False]])).tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize(("median", "units"), [(1, "dB"), (2000, "reflectance"), (99999, "m")])
+def test_plausible_medians_pass(median, units):
+    scale = {"dB": 0.01, "reflectance": 1e-4}.get(units, 1.0)
+    check_plausible(pixels(median, median, dtype=np.int64), np.ones((1, 1, 2), np.uint8), scale, units, "x.nc")
+
+
+def test_implausible_median_names_the_unit_and_ignores_nodata():
+    values, flags = pixels(-4000, -4100, 0, dtype=np.int16), np.array([[[1, 1, 0]]], np.uint8)
+    with pytest.raises(InputError, match=r"x\.nc: s1: the median is -40\.5 dB, expected -35 to 5"):
+        check_plausible(values, flags, 0.01, "dB", "x.nc: s1")
+    check_plausible(values, np.zeros_like(flags), 0.01, "dB", "nothing seen")

@@ -1,0 +1,77 @@
+"""Geo-context: reading against the formula, unseen regions, no gradient to the bank, updates by hand."""
+
+import math
+
+import pytest
+import torch
+
+from skyframe.model.geo_context import GeoContext
+
+
+def rand(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def geo():
+    return GeoContext(6, 5, 3, 4, seed=2)
+
+
+def test_bank_starts_at_unit_norm_from_its_seed(geo):
+    assert geo.bank.shape == (5, 3, 4) and geo.bank.dtype == torch.float32
+    assert torch.allclose(geo.bank.norm(dim=-1), torch.ones(5, 3), atol=1e-6)
+    assert torch.equal(geo.bank, GeoContext(6, 5, 3, 4, seed=2).bank)
+    assert not torch.equal(geo.bank, GeoContext(6, 5, 3, 4, seed=3).bank)
+
+
+def test_read_is_attention_over_the_regions_prototypes(geo):
+    fused, region = rand(2, 7, 6), torch.tensor([4, 1])
+    context = geo.read(fused, region)
+    for b, r in enumerate([4, 1]):
+        weights = (geo.query(fused[b]) @ geo.bank[r].T / math.sqrt(4)).softmax(-1)
+        assert torch.allclose(context[b], geo.value(weights @ geo.bank[r]), atol=1e-6)
+    assert torch.equal(geo(fused, region), torch.cat([fused, context], -1))
+
+
+def test_unseen_region_has_no_context(geo):
+    fused = rand(2, 7, 6)
+    both = geo.read(fused, torch.tensor([-1, 2]))
+    assert not both[0].any() and both[1].abs().sum() > 0
+    assert torch.equal(geo.rows(torch.tensor([3, -1])), geo.bank[[3, 0]])
+
+
+def test_no_gradient_reaches_the_bank(geo):
+    geo(rand(2, 7, 6), torch.tensor([0, 1])).square().sum().backward()
+    assert geo.bank.grad is None and not geo.bank.requires_grad
+    assert all(p.grad.abs().sum() > 0 for p in geo.parameters())
+    assert "bank" in geo.state_dict() and "bank" not in dict(geo.named_parameters())
+
+
+def test_an_all_unseen_batch_still_gives_every_parameter_a_zero_gradient(geo):
+    geo.read(rand(2, 7, 6), torch.tensor([-1, -1])).sum().backward()
+    assert all(p.grad is not None and not p.grad.any() for p in geo.parameters())
+
+
+def test_project_is_unit_norm_float32_even_in_bfloat16(geo):
+    with torch.autocast("cpu", torch.bfloat16):
+        features = geo.project(rand(2, 7, 6))
+    assert features.dtype == torch.float32 and features.shape == (2, 7, 4)
+    assert torch.allclose(features.norm(dim=-1), torch.ones(2, 7), atol=1e-6)
+
+
+def test_update_by_hand_and_absent_rows_bit_identical(geo):
+    before, bank = geo.bank.clone(), geo.bank
+    num, den = torch.full((1, 3, 4), 6.0), torch.tensor([[2.0, 0.0, 3.0]])
+    geo.apply_update(torch.tensor([3]), num, den, 0.75)
+    assert geo.bank is bank  # in place: a teacher that shares the bank sees it
+    assert torch.allclose(geo.bank[3, 0], 0.75 * before[3, 0] + 0.25 * 3.0)
+    assert torch.allclose(geo.bank[3, 2], 0.75 * before[3, 2] + 0.25 * 2.0)
+    assert torch.equal(geo.bank[3, 1], before[3, 1])
+    assert torch.equal(geo.bank[[0, 1, 2, 4]], before[[0, 1, 2, 4]])
+
+
+def test_paper_bank_on_the_meta_device():
+    with torch.device("meta"):
+        geo = GeoContext(1024, 4096, 100, 512)
+        assert geo(torch.empty(2, 256, 1024), torch.zeros(2, dtype=torch.int64)).shape == (2, 256, 2048)
+    assert geo.bank.numel() == 209_715_200
