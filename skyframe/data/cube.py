@@ -1,4 +1,4 @@
-"""A cube on disk: the layout of its arrays, its manifest, and opening it.
+"""A cube on disk: the layout of its arrays, and opening it.
 
 A cube is a Zarr v3 store with one group per modality (`values [day, band, y, x]`, `valid [day, y, x]`, `day`, `y`,
 `x`, `spatial_ref`), truth under `truth/<label>`, and `manifest.json` at its root: what was written, shard by shard.
@@ -8,24 +8,18 @@ The manifest alone is read when a cube is opened; it is what tells "never writte
 from __future__ import annotations
 
 import glob
-import json
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
 from skyframe.calendar import DAY_UNKNOWN
+from skyframe.data.manifest import MANIFEST, Manifest
 from skyframe.data.shard import ArrayLayout, ShardPool
-from skyframe.spec import CubeSpec, Grid, InputError, Label, Modality, Window, build, did_you_mean, side_pixels
-
-FORMAT = 1
-MANIFEST = "manifest.json"
+from skyframe.spec import CubeSpec, Grid, InputError, Label, Modality, Window, did_you_mean, side_pixels
 
 NODATA, CLEAR, CLOUD, SHADOW, NEVER_WRITTEN = 0, 1, 2, 3, 255
 FLAG_MEANINGS = {NODATA: "nodata", CLEAR: "clear", CLOUD: "cloud", SHADOW: "shadow", NEVER_WRITTEN: "never_written"}
@@ -93,97 +87,6 @@ def whole_pixels(name: str, metres: float, gsd_m: float) -> int:
             f"of {gsd_m:g} m"
         )
     return round(count)
-
-
-@dataclass(frozen=True)
-class ArrayRecord:
-    """One array of a store and the chunks that each written shard holds; a shard not listed was never written."""
-
-    layout: ArrayLayout
-    shards: dict[tuple[int, ...], int]
-
-    @cached_property
-    def coverage(self) -> NDArray[np.bool_]:
-        """Shards written, `[rows, columns]` of the shard grid; True where any date is there."""
-        grid = self.layout.shard_grid
-        if len(self.shards) == math.prod(grid):
-            return np.ones(grid[-2:], bool)
-        covered = np.zeros(grid[-2:], bool)
-        for *_, row, column in self.shards:
-            covered[row, column] = True
-        return covered
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a finished store holds."""
-
-    spec: CubeSpec
-    grid: Grid
-    source: dict[str, Any]
-    days: dict[str, NDArray[np.int32]]
-    arrays: dict[str, ArrayRecord]
-    tables: dict[str, tuple[str, ...]] = field(default_factory=dict)
-
-    def to_json(self) -> str:
-        """Text of `manifest.json`, with a checksum over its body."""
-        arrays = {
-            name: {**asdict(r.layout), "shards": {"/".join(map(str, k)): n for k, n in sorted(r.shards.items())}}
-            for name, r in self.arrays.items()
-        }
-        body = {
-            "spec": self.spec.to_dict(),
-            "grid": asdict(self.grid),
-            "source": self.source,
-            "days": {name: days.tolist() for name, days in self.days.items()},
-            "arrays": arrays,
-            "tables": {name: list(columns) for name, columns in self.tables.items()},
-        }
-        return json.dumps({"skyframe": FORMAT, "crc32c": _checksum(body), "body": body}, indent=1)
-
-    @staticmethod
-    def from_json(text: str, path: Path) -> Manifest:
-        """Inverse of `to_json`; `path` names the store in errors.
-
-        Raises:
-            InputError: not a manifest, altered, or of another format number.
-        """
-        broken = f"{path}: {MANIFEST} is truncated or altered; restore it or run the ingest again"
-        try:
-            tree = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise InputError(broken) from error
-        if not isinstance(tree, dict) or not isinstance(tree.get("skyframe"), int):
-            raise InputError(
-                f"{path}: {MANIFEST} holds no skyframe format number, expected {FORMAT}; this is not a SkyFrame cube"
-            )
-        if tree["skyframe"] != FORMAT:
-            raise InputError(
-                f"{path}: the cube has format {tree['skyframe']}, this version of skyframe reads format {FORMAT}; "
-                "install the version that wrote it, or write the cube again"
-            )
-        body = tree.get("body")
-        if not isinstance(body, dict) or _checksum(body) != tree.get("crc32c"):
-            raise InputError(broken)
-        return Manifest(
-            spec=CubeSpec.from_dict(body["spec"], str(path)),
-            grid=build(Grid, body["grid"], str(path)),
-            source=body["source"],
-            days={name: np.asarray(days, np.int32) for name, days in body["days"].items()},
-            arrays={name: _record(entry) for name, entry in body["arrays"].items()},
-            tables={name: tuple(columns) for name, columns in body["tables"].items()},
-        )
-
-
-def _record(entry: dict[str, Any]) -> ArrayRecord:
-    axes = {key: tuple(entry[key]) for key in ("shape", "chunk", "shard")}
-    rest = entry["dtype"], entry["fill"], entry["bitshuffle"]
-    layout = ArrayLayout(entry["name"], axes["shape"], axes["chunk"], axes["shard"], *rest)
-    return ArrayRecord(layout, {tuple(map(int, key.split("/"))): n for key, n in entry["shards"].items()})
-
-
-def _checksum(body: dict[str, Any]) -> int:
-    return int(google_crc32c.value(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()))
 
 
 @dataclass(frozen=True)
@@ -301,17 +204,23 @@ def find_cubes(patterns: Sequence[str], where: str = "data.cubes") -> list[Cube]
     """
     paths: list[Path] = []
     for pattern in patterns:
-        matches = sorted(Path(p) for p in glob.glob(pattern))
+        matches = [Path(pattern)]  # a plain path: opening it says what is wrong with it
         if glob.has_magic(pattern):
-            matches = [p for p in matches if p.is_dir() and p.suffix != ".partial"]
+            matches = [p for p in map(Path, sorted(glob.glob(pattern))) if p.is_dir() and p.suffix != ".partial"]
         if not matches:
-            raise InputError(f"{where}: nothing at {pattern!r}, expected finished cubes; write one with `skyframe simulate` or `skyframe ingest`")
+            raise InputError(
+                f"{where}: nothing at {pattern!r}, expected finished cubes; write one with `skyframe simulate` or "
+                "`skyframe ingest`"
+            )
         paths += matches
     cubes = [open_cube(p) for p in paths]
     names = [c.name for c in cubes]
     for cube in cubes:
         if names.count(cube.name) > 1:
-            raise InputError(f"{where}: {names.count(cube.name)} cubes are called {cube.name!r}, expected different folder names; rename one")
+            raise InputError(
+                f"{where}: {names.count(cube.name)} cubes are called {cube.name!r}, expected different folder "
+                "names; rename one"
+            )
     return cubes
 
 

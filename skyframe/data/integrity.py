@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from skyframe.data.cube import ArrayRecord, Cube
+from skyframe.data.cube import Cube
+from skyframe.data.manifest import ArrayRecord
 from skyframe.data.shard import OpenShard
 from skyframe.spec import InputError
 

@@ -13,7 +13,8 @@ from pyproj import CRS
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from skyframe.calendar import DAY_UNKNOWN, DAYS_UNITS
-from skyframe.data.cube import FLAG_MEANINGS, FORMAT
+from skyframe.data.cube import FLAG_MEANINGS
+from skyframe.data.manifest import FORMAT
 from skyframe.data.shard import BLOSC_LEVEL, ArrayLayout
 from skyframe.spec import Grid, Label, Modality, side_pixels
 

@@ -16,16 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skyframe.data.cube import (
-    CLEAR,
-    FLAG_MEANINGS,
-    MANIFEST,
-    ArrayRecord,
-    Manifest,
-    array_layouts,
-    label_layout,
-    partial_path,
-)
+from skyframe.data.cube import CLEAR, FLAG_MEANINGS, array_layouts, label_layout, partial_path
+from skyframe.data.manifest import MANIFEST, ArrayRecord, Manifest
 from skyframe.data.metadata import consolidate, create_label, create_modality, create_root, create_table
 from skyframe.data.shard import ArrayLayout, OpenShard, encode_shard, shard_key
 from skyframe.geography import check_crs
@@ -271,9 +263,12 @@ def _check_block(
                 f"{where}: rows or columns {start} to {start + size} of {extent}, expected to begin at a multiple of "
                 f"{shard} and to end at one or at the cube's edge; cut the block on the shard grid"
             )
-    unknown = set(np.unique(flags).tolist()) - set(FLAG_MEANINGS)
-    if unknown:
-        raise InputError(f"{where}: flags hold {sorted(unknown)}, expected only {', '.join(map(str, FLAG_MEANINGS))}")
+    unknown = ~np.isin(np.arange(256), list(FLAG_MEANINGS))[flags]
+    if unknown.any():
+        raise InputError(
+            f"{where}: flags hold {np.unique(flags[unknown]).tolist()}, "
+            f"expected only {', '.join(map(str, FLAG_MEANINGS))}"
+        )
     if values.dtype.kind == "f" and not np.isfinite(values.swapaxes(0, 1)[:, flags == CLEAR]).all():
         raise InputError(f"{where}: a clear pixel is not a finite number; flag it 0 (nodata)")
 

@@ -70,7 +70,7 @@ class SkySense(nn.Module):
             head = recipe.model.head
             widths = {**dict.fromkeys(modalities, recipe.model.aligned_dims), FUSED: self.student.num_features}
             self.heads = nn.ModuleDict(
-                {s: DistillationHead(widths[s], head.hidden, head.bottleneck, head.outputs) for s in self.sources if self.config.alpha > 0}
+                {s: DistillationHead(widths[s], head.hidden, head.bottleneck, head.outputs, hash64(recipe.seed, "head", s)) for s in self.sources if self.config.alpha > 0}
             )
             self.projectors = nn.ModuleDict(
                 {n: nn.Linear(recipe.model.aligned_dims, self.config.align_dims) for n in modalities if self.config.beta > 0 and len(modalities) > 1}
@@ -201,7 +201,7 @@ class SkySense(nn.Module):
         c = self.config
         rows = {}
         if "pix" in c.granularity:
-            index, valid = sample_rows(pair.valid, c.pixel_rows, draw)
+            index, valid = sample_rows(pair.valid, c.pixel_rows, draw.named("rows"))
             rows["pix"] = (_take(pair.student, index), _take(pair.teacher, index), valid)
         if "obj" in c.granularity:
             b = pair.student.shape[0]

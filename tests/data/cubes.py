@@ -25,7 +25,9 @@ def tiny_spec() -> CubeSpec:
     modalities = {
         "s2": Modality("s2", "series", tuple(map(Band, S2_BANDS)), 10.0, "reflectance", "uint16", scale=1e-4),
         "s1": Modality("s1", "series", (Band("VV"), Band("VH")), 10.0, "dB", "int16", scale=0.01),
-        "hr": Modality("hr", "image", (Band("red"), Band("green"), Band("blue")), 1.25, "reflectance", "uint8", scale=1 / 255),
+        "hr": Modality(
+            "hr", "image", (Band("red"), Band("green"), Band("blue")), 1.25, "reflectance", "uint8", scale=1 / 255
+        ),
         "weather": Modality(
             "weather", "weather", (Band("temperature_c"), Band("precipitation_mm")), 350.0, "mixed", "float32"
         ),

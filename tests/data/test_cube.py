@@ -7,7 +7,8 @@ import pytest
 import xarray as xr
 
 from skyframe.calendar import DAY_UNKNOWN, date_of
-from skyframe.data.cube import MANIFEST, Cube, Manifest, array_layouts, open_cube, whole_pixels
+from skyframe.data.cube import Cube, array_layouts, find_cubes, open_cube, whole_pixels
+from skyframe.data.manifest import MANIFEST, Manifest
 from skyframe.data.write import CubeWriter
 from skyframe.spec import Band, CubeSpec, Grid, InputError, Modality, Window
 from tests.data.cubes import DAYS, S2_BANDS, tiny_cube, tiny_grid, tiny_label, tiny_spec, tiny_values, write_modality
@@ -291,3 +292,18 @@ def test_band_names_are_not_string_arrays(cube):
     layout = cube.manifest.arrays["s2/values"].layout
     assert layout.shape == (6, len(S2_BANDS), 64, 70)
     assert all(record.layout.numpy_dtype.kind in "uif" for record in cube.manifest.arrays.values())
+
+
+def test_cubes_are_found_by_path_and_glob(tmp_path):
+    for name in ("b", "a"):
+        tiny_cube(tmp_path / f"{name}.zarr", names=("s1",))
+    (tmp_path / "a.zarr.png").write_bytes(b"")
+    CubeWriter(tmp_path / "c.zarr", tiny_spec(), tiny_grid(), {})
+    assert [c.name for c in find_cubes([f"{tmp_path}/*"])] == ["a", "b"]
+    assert [c.name for c in find_cubes([f"{tmp_path}/b.zarr", f"{tmp_path}/a*"])] == ["b", "a"]
+    with pytest.raises(InputError, match=r"data.cubes: nothing at '.*x\*', expected finished cubes"):
+        find_cubes([f"{tmp_path}/x*"])
+    with pytest.raises(InputError, match="2 cubes are called 'a', expected different folder names"):
+        find_cubes([f"{tmp_path}/*", f"{tmp_path}/a.zarr"])
+    with pytest.raises(InputError, match="the cube was never finished"):
+        find_cubes([f"{tmp_path}/c.zarr"])

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import zarr
 
-from skyframe.data.cube import MANIFEST, open_cube
+from skyframe.data.cube import open_cube
 from skyframe.data.integrity import check_cube
+from skyframe.data.manifest import MANIFEST
 from skyframe.data.read import read_label, read_series, read_table
 from skyframe.data.shard import BLOSC_LEVEL, CRC_RESIDUE, MISSING, ArrayLayout, OpenShard, encode_shard
 from skyframe.spec import InputError, Window

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skyframe.data.cube import ArrayRecord, Cube, Manifest, array_layouts
+from skyframe.data.cube import Cube, array_layouts
+from skyframe.data.manifest import ArrayRecord, Manifest
 from skyframe.data.plan import WindowPlan, rank_positions
 from skyframe.data.shard import ShardPool
 from skyframe.spec import CubeSpec, Grid, InputError, Window
