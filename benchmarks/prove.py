@@ -53,7 +53,14 @@ def skyframe(*words: str) -> None:
     with (log / f"{time.time_ns()}.txt").open("w") as file:
         file.write(" ".join(words) + "\n")
         file.flush()
-        done = subprocess.run([sys.executable, "-m", "skyframe", *words], cwd=ROOT, env=env, stdout=file, stderr=subprocess.STDOUT, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "skyframe", *words],
+            cwd=ROOT,
+            env=env,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
     if done.returncode:
         raise RuntimeError(f"skyframe {' '.join(words[:3])} ended with {done.returncode}; see {file.name}")
 
@@ -63,9 +70,27 @@ def cubes() -> Path:
     folder = WORK / "cubes"
     wanted = {
         "train_oceanic": ["--extent", "5.12x5.12", "--climate", "oceanic", "--year", "2021"],
-        "train_continental": ["--extent", "5.12x5.12", "--climate", "continental", "--year", "2021", "--origin", "0,80000"],
+        "train_continental": [
+            "--extent",
+            "5.12x5.12",
+            "--climate",
+            "continental",
+            "--year",
+            "2021",
+            "--origin",
+            "0,80000",
+        ],
         "test_oceanic": ["--extent", "2.56x2.56", "--climate", "oceanic", "--year", "2022", "--origin", "20000,0"],
-        "test_continental": ["--extent", "2.56x2.56", "--climate", "continental", "--year", "2022", "--origin", "20000,80000"],
+        "test_continental": [
+            "--extent",
+            "2.56x2.56",
+            "--climate",
+            "continental",
+            "--year",
+            "2022",
+            "--origin",
+            "20000,80000",
+        ],
     }
     for name, options in wanted.items():
         if not (folder / name).is_dir():
@@ -122,7 +147,9 @@ def header(title: str) -> list[str]:
 
     import skyframe as package
 
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
     return [
         f"# {title}",
         "",
@@ -142,17 +169,26 @@ def learning_table(answers: list[dict[str, Any]]) -> str:
             who = a["variant"] if row["role"] == "encoder" else row["encoder"]
             if row["role"] != "encoder" and a["variant"] != "full":
                 continue
-            scores.setdefault((row["task"], row["protocol"], who), []).append(tuple(100 * float(row[k]) for k in ("value", "lo", "hi")))  # type: ignore[arg-type]
+            scores.setdefault((row["task"], row["protocol"], who), []).append(
+                tuple(100 * float(row[k]) for k in ("value", "lo", "hi"))
+            )  # type: ignore[arg-type]
     lines = header("Learning and ablations on the simulated Earth (skysense_demo, tiny preset)")
     seconds = [a["pretrain_s"] for a in answers]
-    lines += [f"{STEPS} steps of 16 places; pretraining took {min(seconds)} to {max(seconds)} s per run. Accuracy in %, mean over seeds [lowest 2.5 %, highest 97.5 % bound of any seed].", ""]
+    lines += [
+        f"{STEPS} steps of 16 places; pretraining took {min(seconds)} to {max(seconds)} s per run. Accuracy in %, mean over seeds [lowest 2.5 %, highest 97.5 % bound of any seed].",
+        "",
+    ]
     columns = [*VARIANTS, "random_init", "raw_pixels"]
     lines += ["| task | probe | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
     for task, protocol in sorted({k[:2] for k in scores}):
         cells = []
         for who in columns:
             found = scores.get((task, protocol, who), [])
-            cells.append(f"{sum(f[0] for f in found) / len(found):.1f} [{min(f[1] for f in found):.1f}, {max(f[2] for f in found):.1f}]" if found else "-")
+            cells.append(
+                f"{sum(f[0] for f in found) / len(found):.1f} [{min(f[1] for f in found):.1f}, {max(f[2] for f in found):.1f}]"
+                if found
+                else "-"
+            )
         lines.append(f"| {task} | {protocol} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -43,7 +43,7 @@ def simulate(cube: Path, extent: str, seed: int, climate: str, origin: str, year
             width_m=width * 1000,
             height_m=height * 1000,
             seed=seed,
-            climate=climate,
+            climate=cast("Any", climate),  # checked by simulate
             origin_m=(south, east),
             year=year,
             hr_share=hr_share,
@@ -68,7 +68,9 @@ def ingest(kind: str, sources: tuple[Path, ...], cube: Path, spec: str | None) -
 
 @cli.command()
 @click.argument("cube", type=click.Path(path_type=Path))
-@click.option("--picture", type=click.Path(path_type=Path), default=None, help="PNG to draw; CUBE.png beside the cube by default")
+@click.option(
+    "--picture", type=click.Path(path_type=Path), default=None, help="PNG to draw; CUBE.png beside the cube by default"
+)
 def inspect(cube: Path, picture: Path | None) -> None:
     """Print what a cube holds and draw a quick-look."""
     from rich.console import Console
@@ -120,7 +122,12 @@ def export(run: Path, out: Path) -> None:
 @click.argument("suite")
 @click.argument("encoder", type=click.Path(path_type=Path))
 @OVERRIDES
-@click.option("--out", type=click.Path(path_type=Path), default=None, help="folder for results.csv, features and logs; ENCODER/../evaluation by default")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="folder for results.csv, features and logs; ENCODER/../evaluation by default",
+)
 def evaluate(suite: str, encoder: Path, overrides: tuple[str, ...], out: Path | None) -> None:
     """Score an exported encoder beside raw pixels, its own random initialisation and the majority class."""
     from rich.console import Console
@@ -175,7 +182,9 @@ def _pair(option: str, text: str, separator: str) -> tuple[float, float]:
     try:
         first, second = (float(v) for v in text.split(separator))
     except ValueError:
-        raise InputError(f"{option}: got {text!r}, expected two numbers such as {'10x10' if separator == 'x' else '0,25600'}") from None
+        raise InputError(
+            f"{option}: got {text!r}, expected two numbers such as {'10x10' if separator == 'x' else '0,25600'}"
+        ) from None
     return first, second
 
 

@@ -30,7 +30,10 @@ def _to_degrees(crs: str) -> Transformer:
     except CRSError as error:
         raise InputError(f"crs: {crs!r} is not a coordinate reference system; expected e.g. EPSG:32631") from error
     if not projected.is_projected:
-        raise InputError(f"crs: {crs!r} is not projected, expected one in metres such as a UTM zone (EPSG:326xx); reproject the source")
+        raise InputError(
+            f"crs: {crs!r} is not projected, expected one in metres such as a UTM zone (EPSG:326xx); reproject the "
+            "source"
+        )
     return Transformer.from_crs(projected, "EPSG:4326", always_xy=True)
 
 
@@ -59,16 +62,17 @@ def equal_area_cell(lat: float, lon: float, cell_km2: float) -> int:
     return sum(counts[:row]) + min(column, counts[row] - 1)
 
 
-REACH_DEG = 0.02
-"""A place up to this far (about 2 km) outside every balanced cell still belongs to the nearest one."""
+REACH_DEG = 0.3
+"""A place up to this far outside every balanced cell (about 33 km, half the side of a published region of 4294 km2)
+still belongs to the nearest one."""
 
 
 @dataclass(frozen=True)
 class RegionIndex:
     """Place -> prototype region, -1 for a place that pretraining never saw.
 
-    `boxes` (balanced cells): per region south, west, north, east of its windows' centres, in degrees. `cells` (equal-area grid): the sorted
-    cell numbers that the footprint touches; their rank is the region.
+    `boxes` (balanced cells): per region south, west, north, east of its windows' centres, in degrees. `cells`
+    (equal-area grid): the sorted cell numbers that the footprint touches; their rank is the region.
     """
 
     boxes: tuple[tuple[float, float, float, float], ...] = ()
@@ -83,7 +87,9 @@ class RegionIndex:
     def region(self, lat: float, lon: float) -> int:
         """Region of a place in degrees, -1 where none covers it."""
         if self.boxes:
-            away = [max(south - lat, lat - north, west - lon, lon - east, 0.0) for south, west, north, east in self.boxes]
+            away = [
+                max(south - lat, lat - north, west - lon, lon - east, 0.0) for south, west, north, east in self.boxes
+            ]
             nearest = int(np.argmin(away))
             return nearest if away[nearest] <= REACH_DEG else -1
         if self.cells:

@@ -1,4 +1,4 @@
-"""What a cube family is (`CubeSpec`, `Modality`, `Band`), where a store lies on Earth (`Grid`), what to read (`Window`).
+"""What a cube family is (`CubeSpec`, `Modality`, `Band`), where a store lies (`Grid`), what to read (`Window`).
 
 Torch-free and cheap to import: listings, `--help` and the launcher use it on login nodes.
 """
@@ -163,7 +163,9 @@ class CubeSpec:
     def from_dict(tree: Any, where: str) -> CubeSpec:
         """Build from plain values (YAML or manifest); `where` names the source in errors."""
         if not isinstance(tree, Mapping):
-            raise InputError(f"{where}: expected a mapping with name, description and modalities, got {type(tree).__name__}")
+            raise InputError(
+                f"{where}: expected a mapping with name, description and modalities, got {type(tree).__name__}"
+            )
         tree = dict(tree)
         for group in ("modalities", "labels"):
             entries = tree.get(group, {})
@@ -182,7 +184,10 @@ class CubeSpec:
     def modality(self, name: str) -> Modality:
         """One modality by name, or an error that lists the names there are."""
         if name not in self.modalities:
-            raise InputError(f"spec {self.name}: no modality {name!r}; it has {', '.join(self.modalities)}{did_you_mean(name, self.modalities)}")
+            raise InputError(
+                f"spec {self.name}: no modality {name!r}; it has "
+                f"{', '.join(self.modalities)}{did_you_mean(name, self.modalities)}"
+            )
         return self.modalities[name]
 
 
@@ -241,7 +246,10 @@ def find_yaml(folder: str, name_or_path: str | Path) -> Path:
             if candidate.is_file():
                 return candidate
     names = sorted(p.stem for root in roots if root.is_dir() for p in root.glob("*.yaml"))
-    raise InputError(f"{folder}: no file {str(name_or_path)!r}; give a path to a YAML file or one of {', '.join(names)}{did_you_mean(path.stem, names)}")
+    raise InputError(
+        f"{folder}: no file {str(name_or_path)!r}; give a path to a YAML file or one of "
+        f"{', '.join(names)}{did_you_mean(path.stem, names)}"
+    )
 
 
 def build(schema: Any, value: Any, where: str) -> Any:
@@ -279,12 +287,16 @@ def build(schema: Any, value: Any, where: str) -> Any:
 
 def _build_dataclass(schema: type, value: Any, where: str) -> Any:
     if not isinstance(value, Mapping):
-        raise InputError(f"{where}: expected a mapping with {', '.join(f.name for f in dataclasses.fields(schema))}, got {value!r}")
+        raise InputError(
+            f"{where}: expected a mapping with {', '.join(f.name for f in dataclasses.fields(schema))}, got {value!r}"
+        )
     hints = typing.get_type_hints(schema)
     known = {f.name for f in dataclasses.fields(schema)}
     for key in value:
         if key not in known:
-            raise InputError(f"{where}: unknown key {key!r}{did_you_mean(str(key), known)} (known: {', '.join(sorted(known))})")
+            raise InputError(
+                f"{where}: unknown key {key!r}{did_you_mean(str(key), known)} (known: {', '.join(sorted(known))})"
+            )
     missing = [
         f.name
         for f in dataclasses.fields(schema)

@@ -46,7 +46,10 @@ def recipe_from_tree(tree: dict[str, Any], where: str) -> SkySenseRecipe:
         preset = model.get("preset")
         presets = PRESETS[system]
         if preset not in presets:
-            raise InputError(f"{where}: model.preset {preset!r} is not one of {', '.join(presets)}{did_you_mean(str(preset), presets)}")
+            raise InputError(
+                f"{where}: model.preset {preset!r} is not one of "
+                f"{', '.join(presets)}{did_you_mean(str(preset), presets)}"
+            )
         tree = {**tree, "model": _merge(presets[preset], model)}
     recipe: SkySenseRecipe = build(SCHEMAS[system], tree, where)
     recipe.check(where)
@@ -98,4 +101,3 @@ def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
         old = merged.get(key)
         merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
-

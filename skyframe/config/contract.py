@@ -51,7 +51,9 @@ class Contract:
         """
         path = folder / "contract.json"
         if not path.is_file():
-            raise InputError(f"{folder}: no contract.json, expected a folder written by `skyframe export`; export the run first")
+            raise InputError(
+                f"{folder}: no contract.json, expected a folder written by `skyframe export`; export the run first"
+            )
         try:
             tree = json.loads(path.read_text())
         except json.JSONDecodeError as error:

@@ -75,22 +75,32 @@ def check_recipe(recipe: Recipe, where: str) -> None:
     """
     data, train = recipe.data, recipe.train
     if not data.cubes:
-        raise InputError(f"{where}: data.cubes is empty, expected paths of cubes; write one with `skyframe simulate` or `skyframe ingest`")
+        raise InputError(
+            f"{where}: data.cubes is empty, expected paths of cubes; write one with `skyframe simulate` or `skyframe "
+            "ingest`"
+        )
     if not data.modalities:
         raise InputError(f"{where}: data.modalities is empty, expected names such as [s2, s1]")
     ranks = train.devices * train.num_nodes
-    for name, value in (("max_steps", train.max_steps), ("global_batch", train.global_batch), ("micro_steps", train.micro_steps)):
+    for name, value in (
+        ("max_steps", train.max_steps),
+        ("global_batch", train.global_batch),
+        ("micro_steps", train.micro_steps),
+    ):
         if value < 1:
             raise InputError(f"{where}: train.{name} is {value}, expected at least 1")
     if train.global_batch % (ranks * train.micro_steps):
         raise InputError(
-            f"{where}: train.global_batch {train.global_batch} is not a multiple of {ranks} ranks x {train.micro_steps} micro_steps; "
+            f"{where}: train.global_batch {train.global_batch} is not a multiple of {ranks} ranks x "
+            f"{train.micro_steps} micro_steps; "
             f"use {-(-train.global_batch // (ranks * train.micro_steps)) * ranks * train.micro_steps}"
         )
     for name, count in data.frames.items():
         if count < 1:
             raise InputError(f"{where}: data.frames.{name} is {count}, expected at least 1 date")
     if data.window_px < 1 or data.stride_px < 1:
-        raise InputError(f"{where}: data.window_px and data.stride_px must be at least 1, got {data.window_px} and {data.stride_px}")
+        raise InputError(
+            f"{where}: data.window_px and data.stride_px must be at least 1, got {data.window_px} and {data.stride_px}"
+        )
     if not recipe.optim.lr > 0:
         raise InputError(f"{where}: optim.lr is {recipe.optim.lr}, expected a positive number")

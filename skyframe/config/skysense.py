@@ -17,8 +17,12 @@ class ViewsConfig:
     """Two views of one place: the student takes the first, the teacher the second."""
 
     crop_px: int = 16  # s: side of a view on the 10 m grid; the high-resolution side is 32 s
-    geometry: Literal["shared", "overlap"] = "shared"  # ours: same window, or two shifted crops matched where they overlap
-    flips: bool = True  # ours: each view gets its own element of the square's symmetry group, undone when pairs are matched
+    geometry: Literal["shared", "overlap"] = (
+        "shared"  # ours: same window, or two shifted crops matched where they overlap
+    )
+    flips: Literal["none", "shared", "independent"] = (
+        "shared"  # ours: an element of the square's symmetry group per place or per view
+    )
     local_crops: int = 0  # ours: further high-resolution crops, student only, image level only
     local_px: int = 4  # ours: side of a local crop on the 10 m grid
     jitter_days: int = 5  # ours: acquisition dates move by up to this many days, per frame and view
@@ -88,7 +92,7 @@ class ModelConfig:
     geo: GeoConfig
     head: HeadConfig
     dates: tuple[str, ...] = ()  # modalities that get the date encoding; empty = all
-    date_std: float = 0.02  # ours: initial spread of the date table (the released code starts at 0)
+    date_std: float = 0.5  # ours: initial spread of the date table's seasonal harmonics (the released code starts at 0)
 
 
 @dataclass(frozen=True)
@@ -132,9 +136,15 @@ class SkySenseRecipe(Recipe):
         check_recipe(self, where)
         views, data, model = self.views, self.data, self.model
         if views.crop_px > data.window_px:
-            raise InputError(f"{where}: views.crop_px {views.crop_px} is larger than data.window_px {data.window_px}; enlarge the window")
+            raise InputError(
+                f"{where}: views.crop_px {views.crop_px} is larger than data.window_px {data.window_px}; enlarge the "
+                "window"
+            )
         if views.local_crops and "hr" not in data.modalities:
-            raise InputError(f"{where}: views.local_crops is {views.local_crops} but data.modalities has no 'hr' to cut them from; set it to 0")
+            raise InputError(
+                f"{where}: views.local_crops is {views.local_crops} but data.modalities has no 'hr' to cut them "
+                "from; set it to 0"
+            )
         if views.local_px > views.crop_px:
             raise InputError(f"{where}: views.local_px {views.local_px} is larger than views.crop_px {views.crop_px}")
         for name in data.modalities:
@@ -142,7 +152,9 @@ class SkySenseRecipe(Recipe):
                 raise InputError(f"{where}: modality {name!r} has no encoder; describe one under model.encoders.{name}")
         known = {"pix", "obj", "img"}
         if not set(self.loss.granularity) <= known:
-            raise InputError(f"{where}: loss.granularity {list(self.loss.granularity)}, expected some of {sorted(known)}")
+            raise InputError(
+                f"{where}: loss.granularity {list(self.loss.granularity)}, expected some of {sorted(known)}"
+            )
         sources = {*data.modalities, "fused"}
         if not set(self.loss.sources) <= sources:
             raise InputError(f"{where}: loss.sources {list(self.loss.sources)}, expected some of {sorted(sources)}")
@@ -154,7 +166,9 @@ def _swin(dims: int, depths: list[int], heads: list[int], drop_path: float = 0.0
     return {"encoder": "swin_v2", "embed_dims": dims, "depths": depths, "num_heads": heads, "drop_path": drop_path}
 
 
-def _vit(dims: int, layers: int, heads: int, patch_px: int = 4, train_px: int = 64, drop_path: float = 0.0) -> dict[str, Any]:
+def _vit(
+    dims: int, layers: int, heads: int, patch_px: int = 4, train_px: int = 64, drop_path: float = 0.0
+) -> dict[str, Any]:
     return {
         "encoder": "vit",
         "embed_dims": dims,
@@ -166,7 +180,9 @@ def _vit(dims: int, layers: int, heads: int, patch_px: int = 4, train_px: int = 
     }
 
 
-def _model(aligned: int, hr: dict[str, Any], series: dict[str, Any], fusion: list[Any], geo: list[int], head: list[int]) -> dict[str, Any]:
+def _model(
+    aligned: int, hr: dict[str, Any], series: dict[str, Any], fusion: list[Any], geo: list[int], head: list[int]
+) -> dict[str, Any]:
     return {
         "aligned_dims": aligned,
         "encoders": {"hr": hr, "s2": series, "s1": series},
@@ -178,17 +194,36 @@ def _model(aligned: int, hr: dict[str, Any], series: dict[str, Any], fusion: lis
 
 PRESETS: dict[str, dict[str, Any]] = {
     # nano: point series and very small crops
-    "nano": _model(64, _swin(8, [1, 1, 2, 1], [1, 2, 4, 8]), _vit(64, 2, 4, 2, 16), [96, 2, 4, 0.0], [16, 32], [128, 32, 256]),
+    "nano": _model(
+        64, _swin(8, [1, 1, 2, 1], [1, 2, 4, 8]), _vit(64, 2, 4, 2, 16), [96, 2, 4, 0.0], [16, 32], [128, 32, 256]
+    ),
     # tiny: the demo, minutes on two cores
-    "tiny": _model(128, _swin(16, [1, 1, 2, 1], [1, 2, 4, 8]), _vit(128, 4, 4, 2, 16), [128, 2, 4, 0.0], [32, 64], [256, 64, 512]),
+    "tiny": _model(
+        128, _swin(16, [1, 1, 2, 1], [1, 2, 4, 8]), _vit(128, 4, 4, 2, 16), [128, 2, 4, 0.0], [32, 64], [256, 64, 512]
+    ),
     "small": _model(
-        384, _swin(48, [2, 2, 6, 2], [3, 6, 12, 24], 0.1), _vit(384, 6, 6, drop_path=0.1), [384, 6, 6, 0.1], [64, 128], [1024, 256, 4096]
+        384,
+        _swin(48, [2, 2, 6, 2], [3, 6, 12, 24], 0.1),
+        _vit(384, 6, 6, drop_path=0.1),
+        [384, 6, 6, 0.1],
+        [64, 128],
+        [1024, 256, 4096],
     ),
     "base": _model(
-        1024, _swin(128, [2, 2, 18, 2], [4, 8, 16, 32], 0.2), _vit(768, 12, 12, drop_path=0.1), [768, 12, 12, 0.1], [100, 256], [2048, 256, 16384]
+        1024,
+        _swin(128, [2, 2, 18, 2], [4, 8, 16, 32], 0.2),
+        _vit(768, 12, 12, drop_path=0.1),
+        [768, 12, 12, 0.1],
+        [100, 256],
+        [2048, 256, 16384],
     ),
     # paper: the sheet's integers (Swin V2-Huge, two ViT-L, 24 fusion layers)
     "paper": _model(
-        2816, _swin(352, [2, 2, 18, 2], [8, 16, 32, 64], 0.2), _vit(1024, 24, 16, drop_path=0.3), [1024, 24, 16, 0.3], [100, 512], [2048, 256, 65536]
+        2816,
+        _swin(352, [2, 2, 18, 2], [8, 16, 32, 64], 0.2),
+        _vit(1024, 24, 16, drop_path=0.3),
+        [1024, 24, 16, 0.3],
+        [100, 512],
+        [2048, 256, 65536],
     ),
 }

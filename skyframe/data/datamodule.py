@@ -33,7 +33,10 @@ def select_modalities(data: DataConfig) -> dict[str, Modality]:
     spec = CubeSpec.load(data.spec)
     for name in data.modalities:
         if name not in spec.modalities:
-            raise InputError(f"data.modalities: {name!r} is not in spec {spec.name} ({', '.join(spec.modalities)}){did_you_mean(name, spec.modalities)}")
+            raise InputError(
+                f"data.modalities: {name!r} is not in spec {spec.name} "
+                f"({', '.join(spec.modalities)}){did_you_mean(name, spec.modalities)}"
+            )
     return {name: spec.modalities[name] for name in data.modalities}
 
 
@@ -47,7 +50,9 @@ def layouts_for(modalities: Mapping[str, Modality], frames: Mapping[str, int], s
     made = {}
     for name, m in modalities.items():
         if m.kind in ("series", "weather") and name not in frames:
-            raise InputError(f"data.frames: {name} is a {m.kind} modality without a number of dates; add data.frames.{name}")
+            raise InputError(
+                f"data.frames: {name} is a {m.kind} modality without a number of dates; add data.frames.{name}"
+            )
         num_dates = frames[name] if m.kind in ("series", "weather") else 1
         made[name] = Layout(num_dates, len(m.bands), side_px(m, size_px), m.dtype)
     return made
@@ -106,7 +111,7 @@ class StepSampler(Sampler[list[int]]):
     def __init__(self, num_batches: int, per_rank: int, micro_steps: int, rank: int, world: int) -> None:
         self.num_batches, self.per_rank, self.micro_steps = num_batches, per_rank, micro_steps
         self.rank, self.world = rank, world
-        self.start = 0
+        self.start = 0  # batches already consumed
 
     def __len__(self) -> int:
         return self.num_batches
@@ -125,6 +130,7 @@ class ViewCollator:
         self.layouts, self.local = layouts, local
 
     def __call__(self, samples: list[tuple[Sample, ...]]) -> tuple[Batch, ...]:
+        """One Batch per view."""
         columns = list(zip(*samples, strict=True))
         return tuple(collate(c, self.layouts if i < 2 else self.local) for i, c in enumerate(columns))
 

@@ -53,10 +53,11 @@ def make_views(sample: Sample, views: ViewsConfig, window_px: int, seed: int) ->
     place = generator(*key, "place")
     span = window_px - views.crop_px + 1
     top, left = (int(v) for v in place.integers(0, span, 2))
+    turn = int(place.integers(NUM_SYMMETRIES))
     made = []
     for number in range(2):
         rng = generator(*key, "view", number)
-        element = int(rng.integers(NUM_SYMMETRIES)) if views.flips else 0
+        element = {"none": 0, "shared": turn, "independent": int(rng.integers(NUM_SYMMETRIES))}[views.flips]
         y, x = top, left
         if views.geometry == "overlap" and number == 1:
             reach = views.crop_px // 2

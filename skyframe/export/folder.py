@@ -37,7 +37,10 @@ class Exported(nn.Module):
     def encode(self, batch: Batch) -> Features:
         """Features of a batch in stored units; only whole models and spatial encoders have them."""
         if not isinstance(self.module, FactorisedEncoder | SpatialEncoder):
-            raise InputError(f"{self.contract.module}: has no features of its own, expected `model` or an `encoder_<modality>` folder")
+            raise InputError(
+                f"{self.contract.module}: has no features of its own, expected `model` or an `encoder_<modality>` "
+                "folder"
+            )
         return self.module.encode(batch)
 
     @torch.no_grad()
@@ -66,13 +69,21 @@ def load_module(folder: str | Path) -> Exported:
     if not path.is_file():
         raise InputError(f"{folder}: no {WEIGHTS}, expected the weights beside contract.json; export the run again")
     if file_sha256(path) != contract.weights_sha256:
-        raise InputError(f"{path}: checksum differs from the contract's {contract.weights_sha256[:12]}, the file was changed or cut off; copy it again")
+        raise InputError(
+            f"{path}: checksum differs from the contract's {contract.weights_sha256[:12]}, the file was changed or "
+            "cut off; copy it again"
+        )
     module = rebuild(contract)
     weights = load_file(path)
     own = module.state_dict()
-    wrong = sorted(k for k in own.keys() | weights.keys() if k not in own or k not in weights or own[k].shape != weights[k].shape)
+    wrong = sorted(
+        k for k in own.keys() | weights.keys() if k not in own or k not in weights or own[k].shape != weights[k].shape
+    )
     if wrong:
-        raise InputError(f"{path}: {len(wrong)} tensors do not fit {contract.module} (first: {wrong[0]}); export the run again with this version")
+        raise InputError(
+            f"{path}: {len(wrong)} tensors do not fit {contract.module} (first: {wrong[0]}); export the run again "
+            "with this version"
+        )
     module.load_state_dict(weights)
     exported = Exported(module, contract)
     check_canary(exported, folder)
@@ -92,7 +103,9 @@ def rebuild(contract: Contract, seed: int = 0) -> nn.Module:
     name = contract.module.removeprefix("encoder_")
     if contract.module.startswith("encoder_") and name in contract.modalities:
         return SpatialEncoder(contract.modalities[name], model.encoders[name], seed)
-    raise InputError(f"contract: module {contract.module!r} is not one of model, fusion, geo_context, encoder_<modality>")
+    raise InputError(
+        f"contract: module {contract.module!r} is not one of model, fusion, geo_context, encoder_<modality>"
+    )
 
 
 def random_copy(exported: Exported, seed: int) -> Exported:
@@ -110,7 +123,11 @@ def canary_input(contract: Contract, module: nn.Module) -> dict[str, Tensor]:
         region = torch.arange(2) % max(1, int(contract.build["num_regions"]))
         return {"fused": _numbers("fused", 2, 4, model.fusion.embed_dims) * 2 - 1, "region": region}
     made: dict[str, Tensor] = {"region": torch.zeros(1, dtype=torch.int64)}
-    wanted = contract.modalities if contract.module == "model" else {k: v for k, v in contract.modalities.items() if contract.module == f"encoder_{k}"}
+    wanted = (
+        contract.modalities
+        if contract.module == "model"
+        else {k: v for k, v in contract.modalities.items() if contract.module == f"encoder_{k}"}
+    )
     for name, m in wanted.items():
         side = m.pixels(contract.crop_px * 10.0)
         dates = min(3, contract.frames.get(name, 1))
@@ -145,9 +162,16 @@ def check_canary(exported: Exported, folder: Path) -> None:
     stored = load_file(path)
     expected = stored.pop("expected")
     got = canary_output(exported, stored)
-    error = float((got - expected).abs().max() / expected.abs().max().clamp_min(1e-12)) if got.shape == expected.shape else float("inf")
+    error = (
+        float((got - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+        if got.shape == expected.shape
+        else float("inf")
+    )
     if not error <= canary.tolerance:
-        raise InputError(f"{folder}: the canary embedding is off by {error:.1e} of its scale, expected at most {canary.tolerance:.0e}; export the run again")
+        raise InputError(
+            f"{folder}: the canary embedding is off by {error:.1e} of its scale, expected at most "
+            f"{canary.tolerance:.0e}; export the run again"
+        )
 
 
 def file_sha256(path: Path) -> str:

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from torch import nn
 
@@ -43,14 +42,19 @@ def export_run(checkpoint: dict[str, Any], recipe: SkySenseRecipe, out: str | Pa
     try:
         system.load_state_dict(weights)
     except RuntimeError as error:
-        raise InputError(f"checkpoint: does not fit the recipe ({str(error).splitlines()[-1].strip()}); use the run's own recipe.yaml") from error
+        raise InputError(
+            f"checkpoint: does not fit the recipe ({str(error).splitlines()[-1].strip()}); use the run's own "
+            "recipe.yaml"
+        ) from error
     aside = out.with_name(out.name + ".partial")
     shutil.rmtree(aside, ignore_errors=True)
     untrained = _untrained(system, weights, modalities)
     for name, module in system.exports().items():
         contract = _contract(name, module, recipe, modalities, regions)
         contract = _write(aside / name, module, contract)
-        (aside / name / "README.md").write_text(_card(name, recipe, contract, int(checkpoint["global_step"]), untrained))
+        (aside / name / "README.md").write_text(
+            _card(name, recipe, contract, int(checkpoint["global_step"]), untrained)
+        )
     aside.rename(out)
     return [out / name for name in system.exports()]
 
@@ -61,7 +65,9 @@ def _untrained(system: nn.Module, weights: dict[str, Any], modalities: dict[str,
     return [] if fed is None else [n for n, seen in zip(modalities, fed.tolist(), strict=True) if not seen]
 
 
-def _contract(name: str, module: nn.Module, recipe: SkySenseRecipe, modalities: dict[str, Modality], regions: RegionIndex) -> Contract:
+def _contract(
+    name: str, module: nn.Module, recipe: SkySenseRecipe, modalities: dict[str, Modality], regions: RegionIndex
+) -> Contract:
     own = {k: m for k, m in modalities.items() if name == f"encoder_{k}"} or modalities
     hr = modalities.get("hr")
     return Contract(
@@ -98,12 +104,19 @@ def _card(name: str, recipe: SkySenseRecipe, contract: Contract, step: int, untr
         f"| {m.name} | {', '.join(m.band_names)} | {m.gsd_m:g} m | {m.units} (stored x {m.scale:g} + {m.offset:g}) |"
         for m in contract.modalities.values()
     ]
-    warning = f"\n**Never fed during pretraining: {', '.join(untrained)}.** Do not use these parts.\n" if untrained else ""
-    use = "features = module.encode(batch)  # fused [B, N, D], pooled [B, D]" if name == "model" or name.startswith("encoder_") else "out = module(...)"
+    warning = (
+        f"\n**Never fed during pretraining: {', '.join(untrained)}.** Do not use these parts.\n" if untrained else ""
+    )
+    use = (
+        "features = module.encode(batch)  # fused [B, N, D], pooled [B, D]"
+        if name == "model" or name.startswith("encoder_")
+        else "out = module(...)"
+    )
     return f"""# {recipe.name} / {name}
 
-Exported by SkyFrame from step {step} of recipe `{recipe.name}` (system {recipe.system}, preset {recipe.model.preset}, seed {recipe.seed}).
-Weights are the EMA teacher's; width {contract.num_features}; SHA-256 `{contract.weights_sha256[:16]}...` in contract.json.
+Exported by SkyFrame from step {step} of recipe `{recipe.name}`: system {recipe.system}, preset {recipe.model.preset},
+seed {recipe.seed}. Weights are the EMA teacher's; width {contract.num_features};
+SHA-256 `{contract.weights_sha256[:16]}...` in contract.json.
 {warning}
 | modality | bands in order | GSD | units |
 |---|---|---|---|

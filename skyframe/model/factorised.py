@@ -6,6 +6,7 @@ Source: SkySense (arXiv 2312.10115) section 3.1-3.2; module table of its code re
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from einops import rearrange, reduce
@@ -27,10 +28,13 @@ BASE_GSD_M = 10.0
 """Ground size of one position: a Sentinel pixel."""
 
 
-def build_encoder(config: EncoderConfig, num_bands: int, seed: int, where: str) -> nn.Module:
+def build_encoder(config: EncoderConfig, num_bands: int, seed: int, where: str) -> ViT | SwinV2:
     """A spatial encoder from its recipe entry; `where` names the entry in errors."""
     if config.encoder not in ENCODERS:
-        raise InputError(f"{where}.encoder: {config.encoder!r} is not one of {', '.join(ENCODERS)}{did_you_mean(config.encoder, ENCODERS)}")
+        raise InputError(
+            f"{where}.encoder: {config.encoder!r} is not one of "
+            f"{', '.join(ENCODERS)}{did_you_mean(config.encoder, ENCODERS)}"
+        )
     if config.encoder == "swin_v2":
         return SwinV2(
             num_bands,
@@ -59,7 +63,9 @@ def build_encoder(config: EncoderConfig, num_bands: int, seed: int, where: str) 
 def build_fusion(config: ModelConfig, seed: int) -> TemporalFusion:
     """The fusion transformer of a model."""
     f = config.fusion
-    return TemporalFusion(config.aligned_dims, f.embed_dims, f.num_layers, f.num_heads, drop_path=f.drop_path, seed=seed)
+    return TemporalFusion(
+        config.aligned_dims, f.embed_dims, f.num_layers, f.num_heads, drop_path=f.drop_path, seed=seed
+    )
 
 
 def _seed(seed: int, *names: str) -> int:
@@ -73,7 +79,10 @@ class SpatialEncoder(nn.Module):
     def __init__(self, modality: Modality, config: EncoderConfig, seed: int = 0) -> None:
         super().__init__()
         if not modality.mean or not modality.std:
-            raise InputError(f"{modality.name}: the spec gives no mean and std, which the normaliser needs; run statistics and add them")
+            raise InputError(
+                f"{modality.name}: the spec gives no mean and std, which the normaliser needs; run statistics and "
+                "add them"
+            )
         self.modality = modality
         self.encoder = build_encoder(config, len(modality.bands), seed, f"model.encoders.{modality.name}")
         self.num_features: int = self.encoder.num_features
@@ -84,8 +93,10 @@ class SpatialEncoder(nn.Module):
         positions = self.encoder.stride * self.modality.gsd_m / BASE_GSD_M
         if positions < 1 or positions != int(positions):
             raise InputError(
-                f"{self.modality.name}: encoder stride {self.encoder.stride} px x GSD {self.modality.gsd_m:g} m spans {positions:g} positions of "
-                f"{BASE_GSD_M:g} m, expected a whole number >= 1 (the high-resolution side must be 32 x the Sentinel side); "
+                f"{self.modality.name}: encoder stride {self.encoder.stride} px x GSD {self.modality.gsd_m:g} m "
+                f"spans {positions:g} positions of "
+                f"{BASE_GSD_M:g} m, expected a whole number >= 1 (the high-resolution side must be 32 x the Sentinel "
+                "side); "
                 "ingest at GSD 0.3125 m or change patch_px"
             )
         return int(positions)
@@ -127,11 +138,11 @@ class SpatialEncoder(nn.Module):
     def token_grid(self, series: SeriesBatch) -> tuple[int, int]:
         """Rows and columns of the encoder's tokens for this series."""
         height, width = series.values.shape[-2:]
-        grid: tuple[int, int] = self.encoder.grid(height, width)
-        return grid
+        return self.encoder.grid(height, width)
 
     def encode(self, batch: Batch) -> Features:
-        """Features of this encoder alone: the mean over valid dates, each token repeated onto the positions it spans."""
+        """Features of this encoder alone: the mean over valid dates, each token repeated onto the positions it "
+        "spans."""
         name = self.modality.name
         series = batch.series[name]
         tokens, flags = self(series)
@@ -142,20 +153,28 @@ class SpatialEncoder(nn.Module):
         grid = grid.repeat_interleave(self.up_scale, 1).repeat_interleave(self.up_scale, 2)[:, :side, :side]
         valid = position_valid(series.valid, side)
         fused = rearrange(grid, "b h w d -> b (h w) d").contiguous()
-        return Features(fused, fused.mean(1), {name: Tokens(fused[:, None], valid.any(1, keepdim=True), series.day[:, :1])})
+        return Features(
+            fused, fused.mean(1), {name: Tokens(fused[:, None], valid.any(1, keepdim=True), series.day[:, :1])}
+        )
 
 
 class FactorisedEncoder(nn.Module):
     """Spatial encoders -> aligned tokens -> fusion over time and modality -> region context."""
 
-    def __init__(self, modalities: Mapping[str, Modality], config: ModelConfig, num_regions: int, seed: int = 0) -> None:
+    def __init__(
+        self, modalities: Mapping[str, Modality], config: ModelConfig, num_regions: int, seed: int = 0
+    ) -> None:
         super().__init__()
-        self.spatial = nn.ModuleDict({n: SpatialEncoder(m, config.encoders[n], _seed(seed, n)) for n, m in modalities.items()})
+        self.spatial = nn.ModuleDict(
+            {n: SpatialEncoder(m, config.encoders[n], _seed(seed, n)) for n, m in modalities.items()}
+        )
         self.align = nn.ModuleDict()
-        for name, encoder in self.spatial.items():
+        for name, encoder in self.encoders.items():
             same = encoder.up_scale == 1 and encoder.num_features == config.aligned_dims
             self.align[name] = (
-                nn.Identity() if same else UpHead(encoder.num_features, config.aligned_dims, encoder.up_scale, _seed(seed, name, "align"))
+                nn.Identity()
+                if same
+                else UpHead(encoder.num_features, config.aligned_dims, encoder.up_scale, _seed(seed, name, "align"))
             )
         self.dates = DateEncoding(config.aligned_dims, config.date_std, _seed(seed, "dates"))
         self.dated = frozenset(config.dates or modalities)
@@ -163,13 +182,22 @@ class FactorisedEncoder(nn.Module):
         self.fusion = build_fusion(config, _seed(seed, "fusion"))
         self.chunk = f.chunk
         g = config.geo
-        self.geo = GeoContext(f.embed_dims, num_regions, g.num_prototypes, g.dims, seed=_seed(seed, "geo")) if g.enabled else None
+        self.geo = (
+            GeoContext(f.embed_dims, num_regions, g.num_prototypes, g.dims, seed=_seed(seed, "geo"))
+            if g.enabled
+            else None
+        )
         self.num_features = f.embed_dims * (2 if g.enabled else 1)
+
+    @property
+    def encoders(self) -> dict[str, SpatialEncoder]:
+        """Spatial encoders by modality."""
+        return {name: cast(SpatialEncoder, module) for name, module in self.spatial.items()}
 
     @property
     def modalities(self) -> dict[str, Modality]:
         """Canonical modalities by name, in the order of the recipe."""
-        return {name: encoder.modality for name, encoder in self.spatial.items()}
+        return {name: encoder.modality for name, encoder in self.encoders.items()}
 
     def tokens(self, batch: Batch, drop: Draw | None = None) -> dict[str, Tokens]:
         """Aligned tokens `[B, T, s*s, aligned_dims]` of every modality, without dates.
@@ -178,25 +206,33 @@ class FactorisedEncoder(nn.Module):
             InputError: a modality is missing from the batch, or their sides disagree.
         """
         made, sides = {}, {}
-        for name, encoder in self.spatial.items():
+        for name, encoder in self.encoders.items():
             if name not in batch.series:
-                raise InputError(f"model: the batch has no {name!r}, expected {', '.join(self.spatial)}; collate with the contract's layouts")
+                raise InputError(
+                    f"model: the batch has no {name!r}, expected {', '.join(self.spatial)}; collate with the "
+                    "contract's layouts"
+                )
             series = batch.series[name]
             sides[name] = encoder.side(series)
             if len(set(sides.values())) > 1:
                 shown = ", ".join(f"{n} {s} x {s}" for n, s in sides.items())
                 raise InputError(
-                    f"model: modalities cover different numbers of 10 m positions ({shown}); the high-resolution side must be "
+                    f"model: modalities cover different numbers of 10 m positions ({shown}); the high-resolution "
+                    "side must be "
                     "32 x the Sentinel side, and all Sentinel sides equal"
                 )
             raw, _ = encoder(series, None if drop is None else drop.named(name))
-            made[name] = Tokens(self._aligned(name, raw, sides[name], encoder.token_grid(series)), position_valid(series.valid, sides[name]), series.day)
+            made[name] = Tokens(
+                self._aligned(name, raw, sides[name], encoder.token_grid(series)),
+                position_valid(series.valid, sides[name]),
+                series.day,
+            )
         return made
 
     def _aligned(self, name: str, raw: Tensor, side: int, grid: tuple[int, int]) -> Tensor:
         """Encoder tokens onto the position grid; rows and columns beyond it come from padding and are cut off."""
         head = self.align[name]
-        if isinstance(head, nn.Identity):
+        if not isinstance(head, UpHead):
             return raw
         flat = head(rearrange(raw, "b t n d -> (b t) n d"), grid, (side, side))
         return rearrange(flat, "(b t) n d -> b t n d", t=raw.shape[1])
@@ -238,7 +274,9 @@ class FactorisedEncoder(nn.Module):
         if self.geo is None:
             raise InputError("prototype_map: this encoder was trained without geo-context (model.geo.enabled=false)")
         _, fused, _ = self(batch)
-        scores = torch.einsum("bnd,bkd->bnk", self.geo.project(fused), nn.functional.normalize(self.geo.rows(batch.region), dim=-1))
+        scores = torch.einsum(
+            "bnd,bkd->bnk", self.geo.project(fused), nn.functional.normalize(self.geo.rows(batch.region), dim=-1)
+        )
         return torch.where(batch.region[:, None] >= 0, scores.argmax(-1), -1)
 
 

@@ -70,18 +70,3 @@ class GeoContext(nn.Module):
     def project(self, fused: Tensor) -> Tensor:
         """Unit-norm float32 features `[B, N, d]` that update the bank."""
         return functional.normalize(wide(self.query(fused)), dim=-1)
-
-    @torch.no_grad()
-    def apply_update(self, regions: Tensor, num: Tensor, den: Tensor, momentum: float) -> None:
-        """`P <- momentum P + (1 - momentum) num / den`, in place, for the regions of one optimizer step.
-
-        Args:
-            regions: int64 `[R']`, each at most once; all others stay bit-identical.
-            num: float32 `[R', K, d]`, sums of assigned features.
-            den: float32 `[R', K]`, sums of assignments; a prototype with 0 stays bit-identical.
-            momentum: weight of the old prototypes, 0..1.
-        """
-        old = self.bank[regions]
-        mass = den.float()[..., None]
-        mean = num.float() / mass.clamp_min(torch.finfo(torch.float32).tiny)
-        self.bank[regions] = torch.where(mass > 0, momentum * old + (1 - momentum) * mean, old)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -19,8 +20,10 @@ class DateEncoding(nn.Module):
 
     Args:
         dims: width of the tokens it is added to.
-        init_std: 0 as published; a small normal start (such as 0.02) lets dates matter from the first step  # ours
-        seed: initial weights where `init_std` is not 0.
+        init_std: 0 as published. Above 0 the table starts as seasonal harmonics of this spread (six of them, in random
+            directions, the k-th weighing 1/k), so that neighbouring days start alike and dates matter from the first
+            step  # ours
+        seed: the directions, where `init_std` is not 0.
 
     Source: SkySense (arXiv 2312.10115), `P_DTPE`; the published table has 365 rows and overruns on 31 December of a
     leap year.
@@ -29,12 +32,22 @@ class DateEncoding(nn.Module):
     def __init__(self, dims: int, init_std: float = 0.0, seed: int = 0) -> None:
         super().__init__()
         self.table = nn.Parameter(torch.zeros(DATE_ROWS, dims))
-        if init_std:
-            init_normal(self.table.data, init_std, seed, "date_table")
+        if init_std and not self.table.is_meta:
+            self.table.data[:-1] = init_std * _harmonics(dims, seed)
 
     def forward(self, day: Tensor) -> Tensor:
         """int32 `[B, T]` days since 2000-01-01 to `[B, T, D]`."""
         return functional.embedding(date_rows(day), self.table)
+
+
+def _harmonics(dims: int, seed: int, count: int = 6) -> Tensor:
+    """Smooth rows of unit spread for 366 days, `[366, dims]`."""
+    order = torch.arange(1, count + 1)
+    angle = 2 * math.pi * (torch.arange(DATE_ROWS - 1)[:, None] + 0.5) / (DATE_ROWS - 1) * order
+    basis = torch.cat([angle.cos() / order, angle.sin() / order], dim=1)
+    directions = torch.empty(2 * count, dims)
+    init_normal(directions, 1.0, seed, "date_table")
+    return basis @ directions / basis.square().sum(dim=1, keepdim=True).sqrt()
 
 
 def date_rows(day: Tensor) -> Tensor:

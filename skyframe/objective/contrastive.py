@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from skyframe import dist
 from skyframe.objective.sinkhorn import fp32_island, sinkhorn
 from skyframe.randomness import Draw
 
@@ -43,6 +44,33 @@ def cross_entropy(student_logits: Tensor, targets: Tensor, student_temp: float) 
     Source: DINO (arXiv 2104.14294) equation 2.
     """
     return -(targets.detach().float() * F.log_softmax(student_logits.float() / student_temp, dim=-1)).sum(-1)
+
+
+def info_nce(student: Tensor, teacher: Tensor, valid: Tensor, temp: float) -> Tensor:
+    """InfoNCE of each student row against the teacher rows of all ranks: the ablation of self-distillation.
+
+    The slow, obvious form, over the valid rows:
+
+        for i in valid: loss[i] = -log(exp(s[i] . t[i] / temp) / sum(exp(s[i] . t[j] / temp) for j in valid))
+
+    Args:
+        student: `[R, d]` embeddings, carry gradient; normalised here.
+        teacher: `[R, d]` embeddings; R equal on every rank.
+        valid: bool `[R]`; other rows are neither anchors nor negatives.
+        temp: temperature.
+
+    Returns:
+        float32 `[R]`, 0 where invalid.
+
+    Source: van den Oord et al., arXiv 1807.03748, equation 4.
+    """
+    with fp32_island(student):
+        rows = F.normalize(torch.where(valid[:, None], student.float(), 0.0), dim=-1)
+        keys = F.normalize(torch.where(valid[:, None], teacher.detach().float(), 0.0), dim=-1)
+        everywhere = dist.gather_rows(valid.to(torch.uint8)).bool()
+        logits = (rows @ dist.gather_rows(keys).mT / temp).masked_fill(~everywhere[None], -1e9)
+        own = torch.arange(len(rows), device=rows.device) + dist.rank() * len(rows)
+        return torch.where(valid, F.cross_entropy(logits, own, reduction="none"), 0.0)
 
 
 @torch.no_grad()

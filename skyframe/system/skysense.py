@@ -17,14 +17,15 @@ from torch import Tensor, nn
 from skyframe import dist
 from skyframe.config.skysense import LossConfig, ModelConfig, SkySenseRecipe
 from skyframe.geography import RegionIndex
-from skyframe.model.factorised import FactorisedEncoder, SpatialEncoder, masked_mean
-from skyframe.model.health import agreement, effective_rank, feature_std
+from skyframe.model.factorised import FactorisedEncoder, masked_mean
 from skyframe.model.heads import DistillationHead
+from skyframe.model.health import agreement, effective_rank, feature_std
 from skyframe.model.teacher import copy_teacher, momentum_at, update_teacher
 from skyframe.objective.alignment import alignment
 from skyframe.objective.contrastive import (
     centred_targets,
     cross_entropy,
+    info_nce,
     match_pixels,
     object_centres,
     per_sample_mean,
@@ -57,6 +58,8 @@ class SkySense(nn.Module):
     equal on all ranks by explicit collectives in `after_step`.
     """
 
+    fed: Tensor
+
     def __init__(self, recipe: SkySenseRecipe, modalities: Mapping[str, Modality], regions: RegionIndex) -> None:
         super().__init__()
         self.config: LossConfig = recipe.loss
@@ -70,17 +73,29 @@ class SkySense(nn.Module):
             head = recipe.model.head
             widths = {**dict.fromkeys(modalities, recipe.model.aligned_dims), FUSED: self.student.num_features}
             self.heads = nn.ModuleDict(
-                {s: DistillationHead(widths[s], head.hidden, head.bottleneck, head.outputs, hash64(recipe.seed, "head", s)) for s in self.sources if self.config.alpha > 0}
+                {
+                    s: DistillationHead(
+                        widths[s], head.hidden, head.bottleneck, head.outputs, hash64(recipe.seed, "head", s)
+                    )
+                    for s in self.sources
+                    if self.config.alpha > 0
+                }
             )
             self.projectors = nn.ModuleDict(
-                {n: nn.Linear(recipe.model.aligned_dims, self.config.align_dims) for n in modalities if self.config.beta > 0 and len(modalities) > 1}
+                {
+                    n: nn.Linear(recipe.model.aligned_dims, self.config.align_dims)
+                    for n in modalities
+                    if self.config.beta > 0 and len(modalities) > 1
+                }
             )
         self.teacher: FactorisedEncoder = copy_teacher(self.student)
         self.teacher_heads: nn.ModuleDict = copy_teacher(self.heads)
         self._share_bank()
         for source in self.heads:
             self.register_buffer(f"center_{source}", torch.zeros(len(LEVELS), recipe.model.head.outputs))
-        self.register_buffer("fed", torch.zeros(len(modalities), dtype=torch.int32))  # 1 = some sample held this modality
+        self.register_buffer(
+            "fed", torch.zeros(len(modalities), dtype=torch.int32)
+        )  # 1 = some sample held this modality
         self.progress = 0.0
         self._pending_centres: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
         self._pending_regions: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -129,7 +144,9 @@ class SkySense(nn.Module):
         update_teacher(self.heads, self.teacher_heads, momentum)
         for (source, level), (total, count) in sorted(self._pending_centres.items()):
             center = getattr(self, f"center_{source}")
-            center[level] = update_center(center[level], dist.all_sum(total), dist.all_sum(count), self.config.center_momentum)
+            center[level] = update_center(
+                center[level], dist.all_sum(total), dist.all_sum(count), self.config.center_momentum
+            )
         if self.student.geo is not None:
             region, num, den = (torch.cat(parts) for parts in zip(*self._pending_regions, strict=True))
             ids, num, den = merge_regions(region, num, den)
@@ -152,7 +169,7 @@ class SkySense(nn.Module):
     def exports(self) -> dict[str, nn.Module]:
         """The teacher as a whole and in parts."""
         parts: dict[str, nn.Module] = {"model": self.teacher, "fusion": self.teacher.fusion}
-        parts |= {f"encoder_{name}": encoder for name, encoder in self.teacher.spatial.items()}
+        parts |= {f"encoder_{name}": encoder for name, encoder in self.teacher.encoders.items()}
         if self.teacher.geo is not None:
             parts["geo_context"] = self.teacher.geo
         return parts
@@ -217,11 +234,24 @@ class SkySense(nn.Module):
             rows["img"] = (_frame_mean(pair.student, pair.valid), _frame_mean(pair.teacher, pair.valid), valid)
         return rows
 
-    def _distil(self, source: str, level: int, student: Tensor, teacher: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    def _distil(
+        self, source: str, level: int, student: Tensor, teacher: Tensor, valid: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Cross-entropy of the student's codes against the teacher's, per sample `[B]`, and which samples count."""
-        s_logits = self.heads[source](student)
+        head, guide = self.heads[source], self.teacher_heads[source]
+        assert isinstance(head, DistillationHead) and isinstance(guide, DistillationHead)
+        if self.config.cl == "infonce":
+            keys = guide.embed(teacher).detach()
+            flat = info_nce(
+                head.embed(student).flatten(0, 2),
+                keys.flatten(0, 2),
+                valid.flatten(),
+                self.config.student_temp,
+            )
+            return per_sample_mean(flat.reshape(valid.shape), valid)
+        s_logits = head(student)
         with torch.no_grad():
-            t_logits = self.teacher_heads[source](teacher)
+            t_logits = guide(teacher)
             targets = self._targets(source, level, rearrange(t_logits, "b t r k -> (b t r) k"), valid.flatten())
         rows = cross_entropy(rearrange(s_logits, "b t r k -> (b t r) k"), targets, self.config.student_temp)
         return per_sample_mean(rows.reshape(valid.shape), valid)
@@ -232,7 +262,9 @@ class SkySense(nn.Module):
         chosen = logits.float() * valid[:, None]
         total, count = chosen.sum(0), valid.sum().float()
         before = self._pending_centres.get((source, level))
-        self._pending_centres[source, level] = (total, count) if before is None else (before[0] + total, before[1] + count)
+        self._pending_centres[source, level] = (
+            (total, count) if before is None else (before[0] + total, before[1] + count)
+        )
         return centred_targets(logits, getattr(self, f"center_{source}")[level], self.teacher_temp)
 
     @property
@@ -246,14 +278,15 @@ class SkySense(nn.Module):
         """Add a local crop's image-level term: the student's crop against the teacher's whole high-resolution image."""
         if "hr" not in self.heads or "img" not in self.config.granularity:
             return
-        encoder = self.student.spatial["hr"]
-        assert isinstance(encoder, SpatialEncoder)
+        encoder = self.student.encoders["hr"]
         drop = Draw(hash64(self.seed, "drop_path", "local"), (local.epoch << 40) + local.index)
         raw, flags = encoder(local.series["hr"], drop)
         series = local.series["hr"]
         tokens = self.student._aligned("hr", raw, encoder.side(series), encoder.token_grid(series))
         valid = flags[..., None] & pair.valid.any(-1, keepdim=True)
-        loss, here = self._distil("hr", LEVELS.index("img"), tokens.mean(2, keepdim=True), _frame_mean(pair.teacher, pair.valid), valid)
+        loss, here = self._distil(
+            "hr", LEVELS.index("img"), tokens.mean(2, keepdim=True), _frame_mean(pair.teacher, pair.valid), valid
+        )
         terms["hr/img"] = terms["hr/img"] + (loss * here).mean() / count
 
     def _alignment(self, tokens: Mapping[str, Tokens]) -> dict[str, Tensor]:
@@ -280,7 +313,9 @@ class SkySense(nn.Module):
             return
         g = self.model_config.geo
         known = region >= 0
-        num, den = prototype_statistics(geo.project(fused), valid & known[:, None], geo.rows(region), g.eps, g.iterations)
+        num, den = prototype_statistics(
+            geo.project(fused), valid & known[:, None], geo.rows(region), g.eps, g.iterations
+        )
         self._pending_regions.append((region, num, den))
 
     def _share_bank(self) -> None:
@@ -327,10 +362,7 @@ def _frame_mean(values: Tensor, valid: Tensor) -> Tensor:
 
 def _matcher(u: Batch, v: Batch) -> Any:
     """A function that reorders the teacher's positions to the student's and keeps the pairs valid on both sides."""
-    if u.pixel is None or v.pixel is None:
-        index = None
-    else:
-        index = match_pixels(u.pixel, v.pixel)
+    index = None if u.pixel is None or v.pixel is None else match_pixels(u.pixel, v.pixel)
 
     def pair(student: Tokens, teacher: Tokens) -> Pair:
         values, valid = teacher.values, teacher.valid

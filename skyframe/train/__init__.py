@@ -1,0 +1,1 @@
+"""Training: recipe -> Lightning run, exact resume, checkpoints, progress."""

@@ -1,4 +1,5 @@
-"""Checkpoints: written aside, synced, renamed, and only then named by LATEST; a kill at any moment leaves a good one."""
+"""Checkpoints: written aside, synced, renamed, and only then named by LATEST; a kill at any moment leaves a good "
+"one."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ class Checkpoints(pl.Callback):
         self.folder, self.every, self.keep = folder, every, keep
         self.saved_step = -1
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Count the batch as consumed, then save where a step is due."""
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(datamodule, CubeDataModule)
@@ -35,11 +38,15 @@ class Checkpoints(pl.Callback):
             self.saved_step = step
             save(trainer, self.folder, step, self.keep)
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Stamp the format, so that a later version is refused in one sentence."""
         checkpoint["skyframe_format"] = CHECKPOINT_FORMAT
 
-    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """The step that was saved need not be saved again."""
         self.saved_step = int(checkpoint["global_step"])
 
@@ -53,7 +60,7 @@ def save(trainer: pl.Trainer, folder: Path, step: int, keep: int) -> None:
         for left in folder.glob("*.tmp"):  # of a save that was killed
             shutil.rmtree(left) if left.is_dir() else left.unlink()
     trainer.strategy.barrier()
-    trainer.save_checkpoint(aside)
+    trainer.save_checkpoint(aside, weights_only=False)
     if trainer.is_global_zero:
         _sync(aside)
         os.replace(aside, final)
@@ -78,7 +85,9 @@ def latest(folder: Path) -> Path | None:
         return None
     path = folder / pointer.read_text().strip()
     if not path.is_file():
-        raise InputError(f"{pointer}: names {path.name}, which is not in {folder}; restore the file or delete LATEST to start anew")
+        raise InputError(
+            f"{pointer}: names {path.name}, which is not in {folder}; restore the file or delete LATEST to start anew"
+        )
     return path
 
 
@@ -91,12 +100,19 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, ImportError) as error:
-        raise InputError(f"{path}: not a readable checkpoint ({type(error).__name__}); choose another step_*.ckpt") from error
+        raise InputError(
+            f"{path}: not a readable checkpoint ({type(error).__name__}); choose another step_*.ckpt"
+        ) from error
     except Exception as error:  # torch raises pickle errors of several kinds for damaged files
-        raise InputError(f"{path}: not a readable checkpoint ({type(error).__name__}); choose another step_*.ckpt") from error
+        raise InputError(
+            f"{path}: not a readable checkpoint ({type(error).__name__}); choose another step_*.ckpt"
+        ) from error
     found = state.get("skyframe_format") if isinstance(state, dict) else None
     if found != CHECKPOINT_FORMAT:
-        raise InputError(f"{path}: checkpoint format {found!r}, expected {CHECKPOINT_FORMAT}; upgrade skyframe-eo or train the run again")
+        raise InputError(
+            f"{path}: checkpoint format {found!r}, expected {CHECKPOINT_FORMAT}; upgrade skyframe-eo or train the "
+            "run again"
+        )
     return dict(state)
 
 

@@ -1,4 +1,5 @@
-"""The LightningModule: batches of views in, weighted sum of named terms out. Everything that thinks lives in the system."""
+"""The LightningModule: batches of views in, weighted sum of named terms out. Everything that thinks lives in the "
+"system."""
 
 from __future__ import annotations
 
@@ -32,7 +33,12 @@ class PretrainModule(pl.LightningModule):
     def training_step(self, views: tuple[Batch, ...], batch_idx: int) -> Tensor:
         """Photometric changes on the device, then the system's terms and their weighted sum."""
         changed = tuple(
-            photometric(v, self.canonical, self.recipe.views, Draw(hash64(self.recipe.seed, "photometric", i), (v.epoch << 40) + v.index))
+            photometric(
+                v,
+                self.canonical,
+                self.recipe.views,
+                Draw(hash64(self.recipe.seed, "photometric", i), (v.epoch << 40) + v.index),
+            )
             for i, v in enumerate(views)
         )
         terms = self.system.losses(changed)

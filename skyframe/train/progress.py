@@ -1,4 +1,5 @@
-"""What a run shows while it trains: a progress line, TensorBoard, and `metrics.jsonl` (one JSON object per log step)."""
+"""What a run shows while it trains: a progress line, TensorBoard, and `metrics.jsonl` (one JSON object per log "
+"step)."""
 
 from __future__ import annotations
 
@@ -45,17 +46,27 @@ class ProgressLog(pl.Callback):
         self.file = path.open("a")
         self.board = SummaryWriter(str(self.run / "tensorboard"), purge_step=trainer.global_step + 1)
         if self.show:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[news]}"))
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[news]}"),
+            )
             self.bar = Progress(*columns)
             self.bar.add_task("pretrain", total=trainer.max_steps, completed=trainer.global_step, news="")
             self.bar.start()
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """The time since the last batch ended was spent waiting for data."""
         self.batch_start = time.perf_counter()
         self.waited_s += self.batch_start - self.batch_end
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Stop on a non-finite loss; write a row where a log step is due."""
         assert isinstance(pl_module, PretrainModule)
         now = time.perf_counter()
@@ -69,7 +80,8 @@ class ProgressLog(pl.Callback):
             bad = [k for k, v in row.items() if not math.isfinite(v)]
             if bad:
                 raise InputError(
-                    f"step {step}: {', '.join(bad)} not finite, expected numbers; resume from the last checkpoint with a lower optim.lr "
+                    f"step {step}: {', '.join(bad)} not finite, expected numbers; resume from the last checkpoint "
+                    "with a lower optim.lr "
                     "or look at the samples of this step"
                 )
             self._write(row)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import DDPStrategy
 
 import skyframe
 from skyframe.config import dump_recipe, recipe_from_tree
@@ -58,7 +59,7 @@ def _trainer(recipe: SkySenseRecipe, run: Path, show: bool) -> pl.Trainer:
         accelerator=train.accelerator,
         devices=train.devices,
         num_nodes=train.num_nodes,
-        strategy="ddp" if train.strategy == "ddp" or train.devices * train.num_nodes > 1 else "auto",
+        strategy=_strategy(recipe),
         precision=train.precision,
         max_steps=train.max_steps,
         max_epochs=-1,
@@ -70,8 +71,24 @@ def _trainer(recipe: SkySenseRecipe, run: Path, show: bool) -> pl.Trainer:
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=str(run),
-        callbacks=[AfterStep(), ProgressLog(run, train.log_every, show), Checkpoints(run / "checkpoints", train.checkpoint_every, train.keep_checkpoints)],
+        callbacks=[
+            AfterStep(),
+            ProgressLog(run, train.log_every, show),
+            Checkpoints(run / "checkpoints", train.checkpoint_every, train.keep_checkpoints),
+        ],
     )
+
+
+def _strategy(recipe: SkySenseRecipe) -> DDPStrategy | str:
+    """DDP where there are several ranks or the recipe asks for it.
+
+    Buffers are not broadcast: the system keeps them equal itself, and a paper-sized prototype bank would send 839 MB
+    in every forward pass. Unused parameters are not searched for: every rank runs every module in every step.
+    """
+    train = recipe.train
+    if train.strategy == "ddp" or train.devices * train.num_nodes > 1:
+        return DDPStrategy(broadcast_buffers=False)
+    return "auto"
 
 
 def _prepare(run: Path, recipe: SkySenseRecipe, resume: str) -> Path | None:
@@ -84,9 +101,13 @@ def _prepare(run: Path, recipe: SkySenseRecipe, resume: str) -> Path | None:
     leader = int(os.environ.get("LOCAL_RANK", "0")) == 0
     if saved.is_file() and leader:
         if resume == "no":
-            raise InputError(f"{run}: a run of this name is there already; add resume=auto to continue it, or choose another name=")
+            raise InputError(
+                f"{run}: a run of this name is there already; add resume=auto to continue it, or choose another name="
+            )
         if saved.read_text() != text:
-            raise InputError(f"{saved}: the run was started with another recipe, expected the same to resume; choose another name=")
+            raise InputError(
+                f"{saved}: the run was started with another recipe, expected the same to resume; choose another name="
+            )
     if checkpoint is not None:
         read_checkpoint(checkpoint)
     if leader:
@@ -99,7 +120,9 @@ def _prepare(run: Path, recipe: SkySenseRecipe, resume: str) -> Path | None:
 
 def environment() -> dict[str, str]:
     """Versions and machine, kept with the run."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
+    )
     return {
         "skyframe": skyframe.__version__,
         "commit": commit.stdout.strip() or "unknown",
@@ -125,7 +148,10 @@ def load_run(run: Path) -> tuple[SkySenseRecipe, Path]:
     recipe = recipe_from_tree(yaml.safe_load(saved.read_text()), str(saved))
     checkpoint = latest(run / "checkpoints")
     if checkpoint is None:
-        raise InputError(f"{run}: no checkpoint yet; let the run reach train.checkpoint_every ({recipe.train.checkpoint_every}) steps")
+        raise InputError(
+            f"{run}: no checkpoint yet; let the run reach train.checkpoint_every ({recipe.train.checkpoint_every}) "
+            "steps"
+        )
     return recipe, checkpoint
 
 

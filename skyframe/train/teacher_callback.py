@@ -18,7 +18,9 @@ class AfterStep(pl.Callback):
     def __init__(self) -> None:
         self.last_step = 0
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Update if the optimizer stepped."""
         assert isinstance(pl_module, PretrainModule)
         if trainer.global_step == self.last_step:

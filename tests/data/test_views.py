@@ -19,7 +19,8 @@ def _series(side: int, dates: int, ratio: int) -> Series:
     ids = np.arange(WINDOW * WINDOW, dtype=np.int32).reshape(WINDOW, WINDOW)
     values = np.repeat(np.repeat(ids, ratio, 0), ratio, 1)[None, None].repeat(dates, 0)
     assert values.shape[-1] == side
-    return Series(values, np.ones((dates, side, side), bool), np.arange(100, 100 + dates, dtype=np.int32), np.ones(1, bool))
+    days = np.arange(100, 100 + dates, dtype=np.int32)
+    return Series(values, np.ones((dates, side, side), bool), days, np.ones(1, bool))
 
 
 @pytest.fixture
@@ -57,6 +58,54 @@ def test_shared_geometry_shows_the_same_ground_and_overlap_shares_some(sample):
     assert min(shares) > 0.2 and min(shares) < 1.0
 
 
+def turns(sample: Sample, views: ViewsConfig, count: int = 60) -> list[tuple[int, ...]]:
+    """Which symmetry each view was turned by, read off the ground it shows, for `count` samples."""
+    square = np.arange(64).reshape(8, 8)
+    found = []
+    for index in range(count):
+        pair = make_views(dataclasses.replace(sample, index=index), views, WINDOW, seed=0)
+        row, column = (np.stack([v.pixel for v in pair]) // WINDOW, np.stack([v.pixel for v in pair]) % WINDOW)
+        order = (row - row.min(1, keepdims=True)) * 8 + column - column.min(1, keepdims=True)
+        same = [[np.array_equal(o.reshape(8, 8), symmetry(square, e)) for e in range(8)] for o in order]
+        assert all(sum(s) == 1 for s in same)
+        found.append(tuple(s.index(True) for s in same))
+    return found
+
+
+def test_flips_shared_turn_both_views_alike_and_the_place_decides_how(sample):
+    pairs = turns(sample, ViewsConfig(crop_px=8))  # shared is the default
+    assert all(u == v for u, v in pairs)
+    assert {u for u, _ in pairs} == set(range(8))
+
+
+def test_flips_independent_turn_each_view_by_itself(sample):
+    pairs = turns(sample, ViewsConfig(crop_px=8, flips="independent"))
+    assert {u for u, _ in pairs} == {v for _, v in pairs} == set(range(8))
+    assert 0 < sum(u == v for u, v in pairs) < 20  # one in eight by chance
+
+
+def test_flips_none_leave_north_up(sample):
+    assert set(turns(sample, ViewsConfig(crop_px=8, flips="none"), 10)) == {(0, 0)}
+
+
+@pytest.mark.parametrize("flips", ["none", "shared", "independent"])
+def test_how_views_turn_changes_neither_where_they_lie_nor_their_dates(sample, flips):
+    base = make_views(sample, ViewsConfig(crop_px=8, geometry="overlap", drop_frames=0.4), WINDOW, seed=0)
+    other = make_views(sample, ViewsConfig(crop_px=8, geometry="overlap", drop_frames=0.4, flips=flips), WINDOW, seed=0)
+    for a, b in zip(base, other, strict=True):
+        assert set(a.pixel) == set(b.pixel)
+        assert np.array_equal(a.series["s2"].day, b.series["s2"].day)
+        assert np.array_equal(a.series["s2"].valid.any((1, 2)), b.series["s2"].valid.any((1, 2)))
+
+
+@pytest.mark.parametrize("flips", ["none", "shared", "independent"])
+def test_every_modality_of_a_turned_view_shows_the_views_ground(sample, flips):
+    for view in make_views(sample, ViewsConfig(crop_px=8, flips=flips, geometry="overlap"), WINDOW, seed=4):
+        assert np.array_equal(view.series["s2"].values[0, 0].ravel(), view.pixel)
+        assert np.array_equal(view.series["s1"].values[-1, 0].ravel(), view.pixel)
+        assert np.array_equal(view.series["hr"].values[0, 0, 3::4, 3::4].ravel(), view.pixel)
+
+
 def test_same_sample_same_views_other_epoch_other_views(sample):
     views = ViewsConfig(crop_px=8, drop_frames=0.4)
     first, again = (make_views(sample, views, WINDOW, seed=1) for _ in range(2))
@@ -70,7 +119,9 @@ def test_same_sample_same_views_other_epoch_other_views(sample):
 
 def test_dates_move_within_the_jitter_and_unknown_ones_stay(sample):
     sample.series["s2"].day[2] = DAY_UNKNOWN
-    days = np.stack([make_views(dataclasses.replace(sample, index=i), ViewsConfig(crop_px=8, jitter_days=5), WINDOW, 0)[0].series["s2"].day for i in range(60)])
+    views = ViewsConfig(crop_px=8, jitter_days=5)
+    moved = (make_views(dataclasses.replace(sample, index=i), views, WINDOW, 0)[0] for i in range(60))
+    days = np.stack([view.series["s2"].day for view in moved])
     moves = days - sample.series["s2"].day
     assert (days[:, 2] == DAY_UNKNOWN).all()
     assert moves[:, [0, 1, 3, 4]].min() == -5 and moves[:, [0, 1, 3, 4]].max() == 5

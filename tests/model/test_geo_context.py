@@ -1,4 +1,4 @@
-"""Geo-context: reading against the formula, unseen regions, no gradient to the bank, updates by hand."""
+"""Geo-context: reading against the formula, unseen regions, no gradient to the bank."""
 
 import math
 
@@ -57,17 +57,6 @@ def test_project_is_unit_norm_float32_even_in_bfloat16(geo):
         features = geo.project(rand(2, 7, 6))
     assert features.dtype == torch.float32 and features.shape == (2, 7, 4)
     assert torch.allclose(features.norm(dim=-1), torch.ones(2, 7), atol=1e-6)
-
-
-def test_update_by_hand_and_absent_rows_bit_identical(geo):
-    before, bank = geo.bank.clone(), geo.bank
-    num, den = torch.full((1, 3, 4), 6.0), torch.tensor([[2.0, 0.0, 3.0]])
-    geo.apply_update(torch.tensor([3]), num, den, 0.75)
-    assert geo.bank is bank  # in place: a teacher that shares the bank sees it
-    assert torch.allclose(geo.bank[3, 0], 0.75 * before[3, 0] + 0.25 * 3.0)
-    assert torch.allclose(geo.bank[3, 2], 0.75 * before[3, 2] + 0.25 * 2.0)
-    assert torch.equal(geo.bank[3, 1], before[3, 1])
-    assert torch.equal(geo.bank[[0, 1, 2, 4]], before[[0, 1, 2, 4]])
 
 
 def test_paper_bank_on_the_meta_device():

@@ -159,10 +159,32 @@ def test_dates_start_at_zero_and_matter_once_the_table_does(fusion):
     day = torch.tensor([[day_of(date(2020, 12, 31)), 100, DAY_UNKNOWN]], dtype=torch.int32)
     dates = DateEncoding(12)
     assert dates.table.shape == (367, 12) and not dates(day).any()
-    drawn = DateEncoding(12, init_std=0.02, seed=1)
+    drawn = DateEncoding(12, init_std=0.2, seed=1)
     assert torch.equal(drawn(day)[0], drawn.table[[365, 100, 366]])
     tokens, valid = rand(1, 3, 12), torch.ones(1, 3, dtype=torch.bool)
-    here, later = (fusion(tokens + 10 * drawn(d), valid) for d in (day, day + torch.tensor([0, 60, 0])))
+    here, later = (fusion(tokens + drawn(d), valid) for d in (day, day + torch.tensor([0, 60, 0])))
     assert not torch.allclose(here, later, atol=1e-4)
     drawn(day).sum().backward()
     assert drawn.table.grad.any(1).nonzero().flatten().tolist() == [100, 365, 366]
+
+
+def test_a_drawn_date_table_is_a_smooth_year_that_closes_on_itself():
+    table = DateEncoding(256, init_std=0.5, seed=3).table.detach()
+    assert not table[DATE_ROWS - 1].any()  # an unknown date says nothing
+    year = table[:-1]
+    spread = year.square().mean().sqrt()
+    assert 0.85 < spread / 0.5 < 1.05  # directions are normal numbers cut at two standard deviations
+    assert (year.square().mean(1).sqrt() / spread - 1).abs().max() < 0.15  # no season is louder
+    steps = (year - year.roll(1, 0)).norm(dim=1) / year.norm(dim=1)  # the first is 31 December to 1 January
+    assert steps.max() < 0.06
+    apart = torch.nn.functional.cosine_similarity(year, year.roll(183, 0), dim=1)
+    assert apart.max() < 0.1  # half a year apart is unlike
+
+
+def test_a_drawn_date_table_scales_with_its_spread_and_follows_its_seed():
+    table = DateEncoding(64, init_std=0.5, seed=3).table
+    assert torch.equal(table, DateEncoding(64, init_std=0.5, seed=3).table)
+    assert torch.allclose(table, 5 * DateEncoding(64, init_std=0.1, seed=3).table, atol=1e-6)
+    other = DateEncoding(64, init_std=0.5, seed=4).table
+    likeness = torch.nn.functional.cosine_similarity(table[:-1], other[:-1], dim=1)
+    assert likeness.abs().max() < 0.6

@@ -50,11 +50,15 @@ def random_sample(index: int, names=("hr", "s2", "s1"), region: int = 0, frames=
         m = SPEC.modalities[name]
         draw = generator(index, view, name)
         dates, side = frames.get(name, 1), side_px(m, CROP_PX)
-        physical = draw.normal(np.reshape(m.mean, (-1, 1, 1)), np.reshape(m.std, (-1, 1, 1)), (dates, len(m.bands), side, side))
+        physical = draw.normal(
+            np.reshape(m.mean, (-1, 1, 1)), np.reshape(m.std, (-1, 1, 1)), (dates, len(m.bands), side, side)
+        )
         info = np.iinfo(m.dtype)
         values = np.clip((physical - m.offset) / m.scale, info.min, info.max).astype(m.dtype)
         valid = draw.random((dates, side, side)) < 0.95
-        series[name] = Series(values, valid, (8000 + 30 * np.arange(dates)).astype(np.int32), np.ones(len(m.bands), bool))
+        series[name] = Series(
+            values, valid, (8000 + 30 * np.arange(dates)).astype(np.int32), np.ones(len(m.bands), bool)
+        )
     pixel = np.arange(CROP_PX * CROP_PX)
     return Sample(series, np.array([5.0, 5.0]), region, index=index, pixel=pixel)
 
@@ -64,12 +68,17 @@ def random_batch(samples: list[Sample], names=("hr", "s2", "s1")) -> Batch:
     return collate(samples, layouts_for(modalities, {"s2": 3, "s1": 2}, CROP_PX))
 
 
-def views_of(samples_names: list[tuple[str, ...]], names=("hr", "s2", "s1"), regions=None, start: int = 0) -> tuple[Batch, Batch]:
+def views_of(
+    samples_names: list[tuple[str, ...]], names=("hr", "s2", "s1"), regions=None, start: int = 0
+) -> tuple[Batch, Batch]:
     """Two views of places that hold the named modalities each."""
     regions = regions or [0] * len(samples_names)
     made = []
     for view in range(2):
-        rows = [random_sample(start + i, n, r, view=view) for i, (n, r) in enumerate(zip(samples_names, regions, strict=True))]
+        rows = [
+            random_sample(start + i, n, r, view=view)
+            for i, (n, r) in enumerate(zip(samples_names, regions, strict=True))
+        ]
         made.append(random_batch(rows, names))
     return made[0], made[1]
 

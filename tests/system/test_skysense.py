@@ -23,7 +23,11 @@ def total(system, terms):
 def test_every_term_is_finite_and_every_trainable_parameter_gets_a_gradient():
     system = nano_system()
     terms = system.losses(views_of([ALL, ALL]))
-    expected = {f"{s}/{level}" for s in (*ALL, "fused") for level in ("pix", "obj", "img")} | {"align/hr-s2", "align/hr-s1", "align/s2-s1"}
+    expected = {f"{s}/{level}" for s in (*ALL, "fused") for level in ("pix", "obj", "img")} | {
+        "align/hr-s2",
+        "align/hr-s1",
+        "align/s2-s1",
+    }
     assert set(terms) == expected == set(system.weights())
     assert all(torch.isfinite(v) and v > 0 for v in terms.values())
     total(system, terms).backward()
@@ -88,7 +92,13 @@ def test_missing_sources_are_made_up_for_so_that_samples_weigh_the_same():
 
 
 def test_identical_towers_and_views_give_the_teachers_entropy():
-    system = nano_system("loss.beta=0", "loss.teacher_temp=0.1", "loss.teacher_temp_start=0.1", "loss.student_temp=0.1", "loss.granularity=[img]")
+    system = nano_system(
+        "loss.beta=0",
+        "loss.teacher_temp=0.1",
+        "loss.teacher_temp_start=0.1",
+        "loss.student_temp=0.1",
+        "loss.granularity=[img]",
+    )
     u, _ = views_of([ALL])
     terms = system.losses((u, u))
     t = system.teacher.tokens(u)["s2"]
@@ -102,7 +112,9 @@ def test_positions_are_paired_by_ground_not_by_index():
     u, v = views_of([ALL])
     flipped = dataclasses.replace(v, pixel=v.pixel.flip(1))
     n = CROP_PX * CROP_PX
-    student = Tokens(torch.arange(n).float().reshape(1, 1, n, 1), torch.ones(1, 1, n, dtype=torch.bool), torch.zeros(1, 1))
+    student = Tokens(
+        torch.arange(n).float().reshape(1, 1, n, 1), torch.ones(1, 1, n, dtype=torch.bool), torch.zeros(1, 1)
+    )
     teacher = Tokens(student.values.flip(2), student.valid.clone(), student.day)
     teacher.valid[0, 0, 0] = False  # shows the ground of the student's last position
     pair = skysense._matcher(u, flipped)(student, teacher)
@@ -130,7 +142,9 @@ def test_teacher_centres_and_bank_move_once_per_step_and_absent_regions_stay():
     assert torch.equal(system.student.geo.bank, bank), "losses alone must not move the bank"
     system.after_step(0.5)
     for name, p in system.teacher.named_parameters():
-        assert torch.allclose(p, 0.9 * teacher[name] + 0.1 * dict(system.student.named_parameters())[name], atol=1e-7), name
+        assert torch.allclose(
+            p, 0.9 * teacher[name] + 0.1 * dict(system.student.named_parameters())[name], atol=1e-7
+        ), name
     assert torch.equal(system.student.geo.bank[[0, 2]], bank[[0, 2]])
     assert not torch.equal(system.student.geo.bank[1], bank[1])
     assert system.teacher.geo.bank.data_ptr() == system.student.geo.bank.data_ptr()

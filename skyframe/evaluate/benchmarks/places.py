@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skyframe.config.contract import Contract, check_input
-from skyframe.data.cube import Cube, open_cube
+from skyframe.data.cube import Cube, find_cubes
 from skyframe.data.read import read_series
 from skyframe.geography import RegionIndex, place_of
 from skyframe.randomness import generator
@@ -26,15 +25,7 @@ def open_cubes(patterns: Sequence[str], contract: Contract, key: str) -> list[Cu
     Raises:
         InputError: nothing found, a source that contradicts the contract, or no modality in common.
     """
-    cubes = []
-    for pattern in patterns:
-        found = sorted(p for p in glob.glob(pattern) if not p.endswith(".partial"))
-        if not found:
-            raise InputError(
-                f"{key}: nothing at {pattern!r}, expected finished cubes; write one with `skyframe simulate` or "
-                "`skyframe ingest`"
-            )
-        cubes += [open_cube(p) for p in found]
+    cubes = find_cubes(patterns, key)
     for cube in cubes:
         shared = [n for n in contract.modalities if cube.has(n)]
         if not shared:
