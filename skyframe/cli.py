@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import click
 
@@ -168,19 +169,34 @@ def main() -> None:
     try:
         cli(standalone_mode=False)
     except InputError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(2)
-    except click.ClickException as error:
+        _refuse(str(error))
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(2)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "skyframe"
+        _refuse(f"{error.format_message().rstrip('.')}; see `{command} --help`")
+    except click.ClickException as error:
+        _refuse(error.format_message())
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _refuse(f"{error.filename}: {error.strerror}; check the path, its permissions and the space left")
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         sys.exit(130)
 
 
+def _refuse(sentence: str) -> NoReturn:
+    click.echo(f"error: {' '.join(sentence.split())}", err=True)
+    sys.exit(2)
+
+
 def _pair(option: str, text: str, separator: str) -> tuple[float, float]:
     try:
         first, second = (float(v) for v in text.split(separator))
+        if not (math.isfinite(first) and math.isfinite(second)):
+            raise ValueError
     except ValueError:
         raise InputError(
             f"{option}: got {text!r}, expected two numbers such as {'10x10' if separator == 'x' else '0,25600'}"

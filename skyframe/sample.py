@@ -56,8 +56,7 @@ class SeriesBatch:
 
 @dataclass
 class Batch:
-    """Samples side by side. A plain dataclass: Lightning and DeepSpeed rebuild it when moving it; we never mutate "
-    "it."""
+    """Samples side by side. A plain dataclass: Lightning and DeepSpeed rebuild it when moving it; we never mutate."""
 
     series: dict[str, SeriesBatch]
     place: Tensor  # float64 [B, 2] latitude, longitude in degrees

@@ -153,11 +153,7 @@ class CubeSpec:
             InputError: no such file, a key that the schema does not know, or a value out of range.
         """
         path = find_yaml("data_specs", name_or_path)
-        try:
-            tree = yaml.safe_load(path.read_text())
-        except yaml.YAMLError as error:
-            raise InputError(f"{path.name}: not valid YAML ({' '.join(str(error).split())})") from error
-        return CubeSpec.from_dict(tree, path.name)
+        return CubeSpec.from_dict(load_yaml(path), path.name)
 
     @staticmethod
     def from_dict(tree: Any, where: str) -> CubeSpec:
@@ -250,6 +246,18 @@ def find_yaml(folder: str, name_or_path: str | Path) -> Path:
         f"{folder}: no file {str(name_or_path)!r}; give a path to a YAML file or one of "
         f"{', '.join(names)}{did_you_mean(path.stem, names)}"
     )
+
+
+def load_yaml(path: Path) -> Any:
+    """Plain values of a YAML file.
+
+    Raises:
+        InputError: not YAML, or not text.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path.name}: not valid YAML ({' '.join(str(error).split())}); correct the file") from error
 
 
 def build(schema: Any, value: Any, where: str) -> Any:

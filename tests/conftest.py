@@ -1,8 +1,10 @@
 """Fixtures shared by all tests."""
 
+import dataclasses
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,7 +16,9 @@ def shared_dir() -> Path:
     """The folder with real samples: SKYFRAME_SHARED or ../shared beside the project."""
     root = Path(os.environ.get("SKYFRAME_SHARED", Path(__file__).resolve().parents[2] / "shared"))
     if not (root / "data").is_dir():
-        pytest.skip(f"real samples wanted under {root}/data are absent; set SKYFRAME_SHARED to the folder that holds them")
+        pytest.skip(
+            f"real samples wanted under {root}/data are absent; set SKYFRAME_SHARED to the folder that holds them"
+        )
     return root
 
 
@@ -25,5 +29,34 @@ def earth(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     root = tmp_path_factory.mktemp("earth")
     for name, climate, east in (("a", "oceanic", 0.0), ("b", "continental", 64000.0)):
-        simulate(root / name, width_m=1280, height_m=640, seed=3, climate=climate, origin_m=(0.0, east), year=2021, hr_share=0.5)
+        simulate(
+            root / name,
+            width_m=1280,
+            height_m=640,
+            seed=3,
+            climate=climate,
+            origin_m=(0.0, east),
+            year=2021,
+            hr_share=0.5,
+        )
     return root
+
+
+@pytest.fixture(scope="session")
+def optical_only(earth: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Cube `b` again under another name, with nothing but its Sentinel-2 series."""
+    from skyframe.data.cube import open_cube
+    from skyframe.data.read import read_series
+    from skyframe.data.write import CubeWriter
+    from skyframe.spec import Window
+
+    whole = open_cube(earth / "b")
+    grid = whole.grid
+    only = dataclasses.replace(whole.spec, modalities={"s2": whole.spec.modalities["s2"]}, labels={})
+    writer = CubeWriter(tmp_path_factory.mktemp("optical") / "optical_only", only, grid, {"from": "cube b"})
+    writer.create("s2", whole.days("s2"))
+    windows = [Window("b", 0.0, x_m, grid.height_m) for x_m in np.arange(0, grid.width_m, grid.height_m)]
+    series = [read_series(whole, window, names=["s2"])["s2"] for window in windows]
+    values, valid = (np.concatenate([getattr(s, key) for s in series], -1) for key in ("values", "valid"))
+    writer.write("s2", 0, 0, values, valid.astype(np.uint8))
+    return writer.finish()

@@ -12,7 +12,7 @@ import yaml
 from skyframe.config.recipe import Recipe
 from skyframe.config.skysense import PRESETS as SKYSENSE_PRESETS
 from skyframe.config.skysense import SkySenseRecipe
-from skyframe.spec import InputError, build, did_you_mean, find_yaml, plain
+from skyframe.spec import InputError, build, did_you_mean, find_yaml, load_yaml, plain
 
 SCHEMAS: dict[str, type[SkySenseRecipe]] = {"skysense": SkySenseRecipe}
 """System name -> recipe schema; the same keys as `system.SYSTEMS`."""
@@ -34,8 +34,10 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> SkyS
     return recipe_from_tree(overlay(tree, overrides, where), where)
 
 
-def recipe_from_tree(tree: dict[str, Any], where: str) -> SkySenseRecipe:
+def recipe_from_tree(tree: Any, where: str) -> SkySenseRecipe:
     """Check plain values against the schema of their system."""
+    if not isinstance(tree, Mapping):
+        raise InputError(f"{where}: expected a mapping of keys, got {type(tree).__name__}")
     system = tree.get("system")
     if system not in SCHEMAS:
         raise InputError(
@@ -58,34 +60,51 @@ def recipe_from_tree(tree: dict[str, Any], where: str) -> SkySenseRecipe:
 
 def read_tree(folder: str, name_or_path: str | Path) -> dict[str, Any]:
     """A YAML file as plain values, overlaid on the parent that its `base:` names (beside it, or shipped)."""
-    path = find_yaml(folder, name_or_path)
-    try:
-        tree = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise InputError(f"{path.name}: not valid YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(tree, dict):
-        raise InputError(f"{path.name}: expected a mapping of keys, got {type(tree).__name__}")
-    parent = tree.pop("base", None)
-    if parent is None:
-        return tree
-    beside = path.parent / str(parent)
-    base = read_tree(folder, beside if beside.is_file() else parent)
-    return _merge(base, tree)
+    chain: list[Path] = []
+    trees: list[dict[str, Any]] = []
+    wanted: str | Path | None = name_or_path
+    while wanted is not None:
+        path = find_yaml(folder, str(wanted))
+        if path in chain:
+            raise InputError(
+                f"{path.name}: is its own base by way of {', '.join(p.name for p in chain)}; remove one base:"
+            )
+        tree = load_yaml(path)
+        if not isinstance(tree, dict):
+            raise InputError(f"{path.name}: expected a mapping of keys, got {type(tree).__name__}")
+        chain.append(path)
+        wanted = tree.pop("base", None)
+        if wanted is not None and (path.parent / str(wanted)).is_file():
+            wanted = path.parent / str(wanted)
+        trees.append(tree)
+    merged: dict[str, Any] = {}
+    for tree in reversed(trees):
+        merged = _merge(merged, tree)
+    return merged
 
 
 def overlay(tree: dict[str, Any], overrides: Sequence[str], where: str) -> dict[str, Any]:
     """Apply `dotted.key=value` overrides to plain values; values are read as YAML, so `[a, b]` is a list.
 
     Raises:
-        InputError: an override without `=`.
+        InputError: an override that is not key=value, or that does not fit the values there.
     """
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
+    merged = OmegaConf.create(tree)
     for item in overrides:
         if "=" not in item:
             raise InputError(f"{where}: override {item!r} has no '=', expected key=value such as train.max_steps=100")
-    merged = OmegaConf.merge(OmegaConf.create(tree), OmegaConf.from_dotlist(list(overrides)))
-    plain = OmegaConf.to_container(merged, resolve=True)
+        try:
+            merged.merge_with_dotlist([item])
+        except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"{where}: override {item!r} cannot be applied ({reason}); check key and value") from error
+    try:
+        plain = OmegaConf.to_container(merged, resolve=True)
+    except OmegaConfBaseException as error:
+        raise InputError(f"{where}: {str(error).splitlines()[0]}; write $ as a plain value without braces") from error
     assert isinstance(plain, dict)
     return {str(k): v for k, v in plain.items()}
 

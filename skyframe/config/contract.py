@@ -56,11 +56,12 @@ class Contract:
             )
         try:
             tree = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
+        except ValueError as error:  # neither JSON nor even text
             raise InputError(f"{path}: not valid JSON ({error}); export the run again") from error
-        if tree.get("format") != CONTRACT_FORMAT:
+        found = tree.get("format") if isinstance(tree, dict) else None
+        if found != CONTRACT_FORMAT:
             raise InputError(
-                f"{path}: contract format {tree.get('format')!r}, expected {CONTRACT_FORMAT}; "
+                f"{path}: contract format {found!r}, expected {CONTRACT_FORMAT}; "
                 "export with this version, or upgrade skyframe-eo"
             )
         contract: Contract = build(Contract, tree, str(path))

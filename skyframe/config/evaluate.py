@@ -59,7 +59,7 @@ class TaskConfig:
     metrics: tuple[str, ...] = ("accuracy",)  # the first chooses hyper-parameters on the validation part
     modalities: tuple[str, ...] = ()  # what the encoder may see; empty = all of its contract
     clear_frames: int | None = None  # optical dates left per window, the others hidden as if clouded; none = all
-    regions: Literal["place", "swapped", "unseen"] = "place"  # the prototype region an encoder is told
+    regions: Literal["auto", "place", "swapped", "unseen"] = "auto"  # the prototype region an encoder is told
     min_share: float = 0.5  # scene level: share of the window that the majority class must reach
     ignore: tuple[int, ...] = ()  # label values that are not classes
 

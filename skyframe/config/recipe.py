@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from skyframe.config.ranges import check_ranges
 from skyframe.spec import InputError, RegionGrid
 
 
@@ -73,7 +74,17 @@ def check_recipe(recipe: Recipe, where: str) -> None:
     Raises:
         InputError: one sentence naming the fields, the values and the remedy.
     """
+    check_ranges(recipe, where)
     data, train = recipe.data, recipe.train
+    if not recipe.name or recipe.name in (".", "..") or "/" in recipe.name:
+        raise InputError(
+            f"{where}: name is {recipe.name!r}, expected a plain folder name; the run is written to "
+            "<train.run_dir>/<name>"
+        )
+    if len(recipe.optim.betas) != 2:
+        raise InputError(
+            f"{where}: optim.betas is {list(recipe.optim.betas)}, expected two numbers such as [0.9, 0.95]"
+        )
     if not data.cubes:
         raise InputError(
             f"{where}: data.cubes is empty, expected paths of cubes; write one with `skyframe simulate` or `skyframe "
@@ -82,25 +93,9 @@ def check_recipe(recipe: Recipe, where: str) -> None:
     if not data.modalities:
         raise InputError(f"{where}: data.modalities is empty, expected names such as [s2, s1]")
     ranks = train.devices * train.num_nodes
-    for name, value in (
-        ("max_steps", train.max_steps),
-        ("global_batch", train.global_batch),
-        ("micro_steps", train.micro_steps),
-    ):
-        if value < 1:
-            raise InputError(f"{where}: train.{name} is {value}, expected at least 1")
     if train.global_batch % (ranks * train.micro_steps):
         raise InputError(
             f"{where}: train.global_batch {train.global_batch} is not a multiple of {ranks} ranks x "
             f"{train.micro_steps} micro_steps; "
             f"use {-(-train.global_batch // (ranks * train.micro_steps)) * ranks * train.micro_steps}"
         )
-    for name, count in data.frames.items():
-        if count < 1:
-            raise InputError(f"{where}: data.frames.{name} is {count}, expected at least 1 date")
-    if data.window_px < 1 or data.stride_px < 1:
-        raise InputError(
-            f"{where}: data.window_px and data.stride_px must be at least 1, got {data.window_px} and {data.stride_px}"
-        )
-    if not recipe.optim.lr > 0:
-        raise InputError(f"{where}: optim.lr is {recipe.optim.lr}, expected a positive number")

@@ -58,6 +58,7 @@ class FusionConfig:
     num_heads: int
     drop_path: float = 0.0
     chunk: int = 4096  # ours: positions per pass, bounds memory
+    positions: float = 1.0  # ours: share of a view's positions fused per training pass, drawn anew; exact at those
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     ),
     # tiny: the demo, minutes on two cores
     "tiny": _model(
-        128, _swin(16, [1, 1, 2, 1], [1, 2, 4, 8]), _vit(128, 4, 4, 2, 16), [128, 2, 4, 0.0], [32, 64], [256, 64, 512]
+        128, _swin(16, [1, 1, 2, 1], [1, 2, 4, 8]), _vit(128, 2, 4, 2, 16), [256, 2, 4, 0.0], [32, 64], [256, 64, 512]
     ),
     "small": _model(
         384,

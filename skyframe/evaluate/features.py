@@ -105,7 +105,7 @@ def extract(subject: Subject, inputs: Inputs, batch_size: int, cache: Path, show
 
 def _encode(subject: Subject, inputs: Inputs, chosen: slice) -> tuple[Floats, Floats, Floats]:
     with torch.no_grad():
-        batch = to_device(collate(inputs.samples[chosen], inputs.layouts), _device(subject.encoder))
+        batch = to_device(collate(inputs.samples[chosen], inputs.layouts), device_of(subject.encoder))
         features = subject.encoder.encode(batch)
         fused, pooled = features.fused.float().cpu(), features.pooled.float().cpu()
     if fused.shape[1] != inputs.side_px**2:
@@ -151,7 +151,8 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return dataclasses.replace(batch, series=series, region=batch.region.to(device), place=batch.place.to(device))
 
 
-def _device(encoder: Encoder) -> torch.device:
+def device_of(encoder: Encoder) -> torch.device:
+    """Where an encoder's weights are; the CPU for one without any."""
     if isinstance(encoder, nn.Module):
         for parameter in encoder.parameters():
             return parameter.device

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from PIL import Image
 from skyframe.data.cube import Cube
 from skyframe.data.read import read_label, read_series
 from skyframe.evaluate.benchmarks.places import POSITION_GSD_M, layouts_of, open_cubes, read_place
-from skyframe.evaluate.features import to_device
+from skyframe.evaluate.features import device_of, to_device
 from skyframe.evaluate.protocol import Encoder
 from skyframe.geography import RegionIndex
-from skyframe.sample import Sample, collate
+from skyframe.sample import Layout, Sample, collate
 from skyframe.spec import InputError, Window
 
 Rgb = NDArray[np.uint8]  # [H, W, 3]
@@ -56,8 +56,8 @@ class Picture:
     legend: tuple[tuple[str, str], ...] = ()  # class name, CSS colour
 
 
-def scene_pictures(encoder: Encoder, scene: Path, side_px: int = 128, label: str = "land_cover") -> list[Picture]:
-    """Encode the middle of a cube tile by tile and draw it.
+def scene_pictures(encoder: Encoder, scene: Path, side_px: int = 96, label: str = "land_cover") -> list[Picture]:
+    """Encode the middle of a cube in overlapping tiles and draw it.
 
     Args:
         encoder: what to show.
@@ -69,62 +69,78 @@ def scene_pictures(encoder: Encoder, scene: Path, side_px: int = 128, label: str
         InputError: the cube contradicts the encoder's contract or is smaller than one tile.
     """
     cube = open_cubes([str(scene)], encoder.contract, "report scene")[0]
-    tile = 2 * encoder.contract.crop_px
-    count = int(min(side_px * POSITION_GSD_M, cube.grid.height_m, cube.grid.width_m) // (tile * POSITION_GSD_M))
-    if count < 1:
+    tile, step = 2 * encoder.contract.crop_px, encoder.contract.crop_px
+    room = int(min(side_px * POSITION_GSD_M, cube.grid.height_m, cube.grid.width_m) // POSITION_GSD_M)
+    if room < tile:
         raise InputError(
             f"cube {cube.name}: {cube.grid.height_m:g} x {cube.grid.width_m:g} m, expected at least "
             f"{tile * POSITION_GSD_M:g} m a side for the report's scene"
         )
-    step_m = tile * POSITION_GSD_M
-    y0, x0 = (((extent - count * step_m) / 2) // step_m * step_m for extent in (cube.grid.height_m, cube.grid.width_m))
-    whole = Window(str(cube.path), y0, x0, count * step_m)
-    dense, nearest = _encode(encoder, cube, whole, tile, count)
+    side = tile + (room - tile) // step * step
+    y0, x0 = (
+        int((extent / POSITION_GSD_M - side) / 2) * POSITION_GSD_M for extent in (cube.grid.height_m, cube.grid.width_m)
+    )
+    whole = Window(str(cube.path), y0, x0, side * POSITION_GSD_M)
+    dense, nearest = _encode(encoder, cube, whole, tile, step)
     where = f"{cube.name}, {whole.size_m / 1000:g} km x {whole.size_m / 1000:g} km, 10 m"
+    caption = f"First three principal components of the fused features as red, green, blue ({dense.shape[-1]} features)"
     return [
         _true_colour(cube, whole, where),
-        Picture(
-            "Embedding",
-            f"First three principal components of the fused features as red, green, blue ({dense.shape[-1]} features)",
-            pca_colours(dense),
-        ),
+        Picture("Embedding", caption, pca_colours(dense)),
         _truth(cube, whole, label),
         _prototypes(nearest),
     ]
 
 
 def _encode(
-    encoder: Encoder, cube: Cube, whole: Window, tile: int, count: int
+    encoder: Encoder, cube: Cube, whole: Window, tile: int, step: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64] | str]:
-    """Fused features `[H, W, D]` and prototype numbers `[H, W]`, or why there are none."""
+    """Fused features `[H, W, D]`, blended where tiles overlap, and prototype numbers `[H, W]` of the tile whose centre
+    is nearest, or why there are none."""
     contract = encoder.contract
     layouts = layouts_of(contract, {}, tile)
     regions = RegionIndex.from_dict(contract.regions) if contract.regions else RegionIndex()
-    step_m = tile * POSITION_GSD_M
+    side = round(whole.size_m / POSITION_GSD_M)
+    starts = range(0, side - tile + 1, step)
+    ramp = np.minimum(np.arange(tile), np.arange(tile)[::-1]) + 0.5
+    share = np.outer(ramp, ramp).astype(np.float32)
     if isinstance(encoder, torch.nn.Module):
         encoder.eval()
-    device = next(encoder.parameters()).device if isinstance(encoder, torch.nn.Module) else torch.device("cpu")
+    answers = []
+    for y in starts:
+        corners = [(whole.y_m + y * POSITION_GSD_M, whole.x_m + x * POSITION_GSD_M) for x in starts]
+        windows = [Window(whole.cube, *corner, tile * POSITION_GSD_M) for corner in corners]
+        samples = [read_place(cube, w, contract, layouts, regions, "scene") for w in windows]
+        answers.append(_answers(encoder, samples, layouts))
+    dense = np.zeros((side, side, answers[0][0].shape[-1]), np.float32)
+    weight, best = np.zeros((side, side), np.float32), np.zeros((side, side), np.float32)
+    nearest, reason = np.full((side, side), -1, np.int64), answers[0][2]
+    for y, (features, numbers, _) in zip(starts, answers, strict=True):
+        for i, x in enumerate(starts):
+            spot = np.s_[y : y + tile, x : x + tile]
+            dense[spot] += share[..., None] * features[i].reshape(tile, tile, -1)
+            weight[spot] += share
+            nearer = share > best[spot]
+            nearest[spot][nearer] = numbers[i].reshape(tile, tile)[nearer]
+            best[spot] = np.maximum(best[spot], share)
+    return dense / weight[..., None], reason or nearest
+
+
+def _answers(
+    encoder: Encoder, samples: Sequence[Sample], layouts: Mapping[str, Layout]
+) -> tuple[NDArray[np.float32], NDArray[np.int64], str]:
+    """Fused features `[B, N, D]`, prototype numbers `[B, N]`, and why there are none (empty where there are)."""
     draw_map: Any = getattr(encoder, "prototype_map", None)
-    reason = "This encoder has no prototypes" if draw_map is None else ""
-    rows, numbers = [], []
-    for y in range(count):
-        windows = [Window(whole.cube, whole.y_m + y * step_m, whole.x_m + x * step_m, step_m) for x in range(count)]
-        samples: Sequence[Sample] = [read_place(cube, w, contract, layouts, regions, "scene") for w in windows]
-        with torch.no_grad():
-            batch = to_device(collate(samples, layouts), device)
-            rows.append(_grid(encoder.encode(batch).fused.float().cpu().numpy(), tile))
-            if draw_map is not None and not reason:
-                try:
-                    numbers.append(_grid(draw_map(batch).cpu().numpy()[..., None], tile)[..., 0])
-                except InputError as error:
-                    reason = str(error)
-    return np.concatenate(rows), reason or np.concatenate(numbers)
-
-
-def _grid(values: NDArray[Any], tile: int) -> NDArray[Any]:
-    """`[B, N, D]` of a row of tiles to `[tile, B * tile, D]`."""
-    square = values.reshape(len(values), tile, tile, -1)
-    return np.concatenate(list(square), axis=1)
+    with torch.no_grad():
+        batch = to_device(collate(samples, layouts), device_of(encoder))
+        fused = encoder.encode(batch).fused.float().cpu().numpy()
+        none = np.full(fused.shape[:2], -1, np.int64)
+        if draw_map is None:
+            return fused, none, "This encoder has no prototypes"
+        try:
+            return fused, draw_map(batch).cpu().numpy(), ""
+        except InputError as error:
+            return fused, none, str(error)
 
 
 def pca_colours(dense: NDArray[np.float32]) -> Rgb:

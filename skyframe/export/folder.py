@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -74,7 +75,7 @@ def load_module(folder: str | Path) -> Exported:
             "cut off; copy it again"
         )
     module = rebuild(contract)
-    weights = load_file(path)
+    weights = _read(path)
     own = module.state_dict()
     wrong = sorted(
         k for k in own.keys() | weights.keys() if k not in own or k not in weights or own[k].shape != weights[k].shape
@@ -92,6 +93,12 @@ def load_module(folder: str | Path) -> Exported:
 
 def rebuild(contract: Contract, seed: int = 0) -> nn.Module:
     """The module that a contract describes, with fresh weights."""
+    missing = [key for key in ("model", "num_regions") if key not in contract.build]
+    if missing:
+        raise InputError(
+            f"contract of {contract.module}: build lacks {', '.join(missing)}, expected what the exporter wrote; "
+            "export the run again"
+        )
     model: ModelConfig = build(ModelConfig, contract.build["model"], f"contract of {contract.module}")
     num_regions = int(contract.build["num_regions"])
     if contract.module == "model":
@@ -113,7 +120,7 @@ def random_copy(exported: Exported, seed: int) -> Exported:
     return Exported(rebuild(exported.contract, hash64(seed, "random_copy")), exported.contract)
 
 
-def canary_input(contract: Contract, module: nn.Module) -> dict[str, Tensor]:
+def canary_input(contract: Contract) -> dict[str, Tensor]:
     """A small fixed input: counter-based numbers of plausible size, some of it invalid."""
     model: ModelConfig = build(ModelConfig, contract.build["model"], "contract")
     if contract.module == "fusion":
@@ -159,7 +166,12 @@ def check_canary(exported: Exported, folder: Path) -> None:
     path = folder / canary.file
     if not path.is_file():
         raise InputError(f"{folder}: no {canary.file}, expected the canary beside the weights; export the run again")
-    stored = load_file(path)
+    stored = _read(path)
+    if stored.keys() != {*canary_input(exported.contract), "expected"}:
+        raise InputError(
+            f"{path}: holds {', '.join(sorted(stored))}, expected the canary's inputs and its answer; export the run "
+            "again"
+        )
     expected = stored.pop("expected")
     got = canary_output(exported, stored)
     error = (
@@ -172,6 +184,13 @@ def check_canary(exported: Exported, folder: Path) -> None:
             f"{folder}: the canary embedding is off by {error:.1e} of its scale, expected at most "
             f"{canary.tolerance:.0e}; export the run again"
         )
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path}: not a readable safetensors file ({error}); export the run again") from error
 
 
 def file_sha256(path: Path) -> str:

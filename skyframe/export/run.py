@@ -48,18 +48,21 @@ def export_run(checkpoint: dict[str, Any], recipe: SkySenseRecipe, out: str | Pa
         ) from error
     aside = out.with_name(out.name + ".partial")
     shutil.rmtree(aside, ignore_errors=True)
-    untrained = _untrained(system, weights, modalities)
-    for name, module in system.exports().items():
-        contract = _contract(name, module, recipe, modalities, regions)
-        contract = _write(aside / name, module, contract)
-        (aside / name / "README.md").write_text(
-            _card(name, recipe, contract, int(checkpoint["global_step"]), untrained)
-        )
-    aside.rename(out)
+    untrained = _untrained(weights, modalities)
+    try:
+        for name, module in system.exports().items():
+            contract = _contract(name, module, recipe, modalities, regions)
+            contract = _write(aside / name, module, contract)
+            (aside / name / "README.md").write_text(
+                _card(name, recipe, contract, int(checkpoint["global_step"]), untrained)
+            )
+        aside.rename(out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)  # of an export that failed
     return [out / name for name in system.exports()]
 
 
-def _untrained(system: nn.Module, weights: dict[str, Any], modalities: dict[str, Modality]) -> list[str]:
+def _untrained(weights: dict[str, Any], modalities: dict[str, Modality]) -> list[str]:
     """Modalities whose encoder no sample ever fed: their weights never saw data and the card says so."""
     fed = weights.get("fed")
     return [] if fed is None else [n for n, seen in zip(modalities, fed.tolist(), strict=True) if not seen]
@@ -92,7 +95,7 @@ def _write(folder: Path, module: nn.Module, contract: Contract) -> Contract:
     contract = dataclasses.replace(contract, weights_sha256=file_sha256(folder / WEIGHTS))
     contract.save(folder)
     contract = Contract.load(folder)  # the canary is answered by what a reader will see
-    inputs = canary_input(contract, module)
+    inputs = canary_input(contract)
     expected = canary_output(Exported(module, contract), inputs)
     save_file({**inputs, "expected": expected.contiguous()}, folder / contract.canary.file)
     return contract

@@ -11,6 +11,10 @@ from skyframe.model.attention import init_weights
 from skyframe.spec import InputError
 
 
+PART_SPREAD = 0.1
+"""Initial difference between the parts of one token, as a share of what they have in common  # ours"""
+
+
 class UpHead(nn.Module):
     """Each token becomes `up_scale` x `up_scale` tokens: a 1x1 convolution and a pixel shuffle as one matrix product.
 
@@ -32,6 +36,9 @@ class UpHead(nn.Module):
         self.weight = nn.Parameter(torch.empty(up_scale * up_scale * out_dim, in_dim))
         self.bias = nn.Parameter(torch.zeros(up_scale * up_scale * out_dim))
         init_weights(self, seed)
+        with torch.no_grad():  # the parts of a token start nearly alike, or neighbouring positions would start unrelated
+            shared = self.weight[:out_dim].repeat(up_scale * up_scale, 1)
+            self.weight.copy_(shared + PART_SPREAD * self.weight)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int], size: tuple[int, int] | None = None) -> Tensor:
         """Spread tokens.

@@ -141,9 +141,17 @@ class SpatialEncoder(nn.Module):
         return self.encoder.grid(height, width)
 
     def encode(self, batch: Batch) -> Features:
-        """Features of this encoder alone: the mean over valid dates, each token repeated onto the positions it "
-        "spans."""
+        """Features of this encoder alone: the mean over valid dates, each token repeated onto the positions it spans.
+
+        Raises:
+            InputError: the batch has not this modality.
+        """
         name = self.modality.name
+        if name not in batch.series:
+            raise InputError(
+                f"encoder_{name}: the batch has no {name!r}, only {', '.join(batch.series) or 'nothing'}; collate with "
+                "the contract's layouts"
+            )
         series = batch.series[name]
         tokens, flags = self(series)
         side, (rows, columns) = self.side(series), self.token_grid(series)

@@ -183,23 +183,33 @@ class SkySense(nn.Module):
     def _one_direction(self, views: tuple[Batch, ...]) -> dict[str, Tensor]:
         u, v = views[:2]
         drop = Draw(hash64(self.seed, "drop_path"), (u.epoch << 40) + u.index)
-        s_tokens, s_fused, s_valid = self.student(u, drop)
+        s_tokens = self.student.tokens(u, drop)
+        some = self._positions(u, drop)
+        s_fused, s_valid = self.student.fuse(_at(s_tokens, some), drop)
         with torch.no_grad():
-            t_tokens, t_fused, t_valid = self.teacher(v)
+            t_tokens = _matched(u, v, self.teacher.tokens(v))
+            t_fused, t_valid = self.teacher.fuse(_at(t_tokens, some))
             t_full = self.teacher.with_context(t_fused, v.region)
         s_full = self.student.with_context(s_fused, u.region)
         self._remember_prototypes(s_fused, s_valid, u.region)
         seen = torch.stack([t.valid.any() for t in s_tokens.values()]).int()
         self._pending_fed = seen if self._pending_fed is None else torch.maximum(self._pending_fed, seen)
-        source_of = _matcher(u, v)
         s_all = {**s_tokens, FUSED: Tokens(s_full[:, None], s_valid[:, None], u.region[:, None])}
         t_all = {**t_tokens, FUSED: Tokens(t_full[:, None], t_valid[:, None], v.region[:, None])}
-        pairs = {name: source_of(s_all[name], t_all[name]) for name in self.sources}
+        pairs = {n: Pair(s_all[n].values, t_all[n].values, s_all[n].valid & t_all[n].valid) for n in self.sources}
         terms = self._contrastive(pairs, drop)
         for local in views[2:]:
             self._local(local, pairs["hr"], terms, len(views) - 2)
         self._watch(pairs)
         return terms | self._alignment(s_tokens)
+
+    def _positions(self, u: Batch, draw: Draw) -> Tensor | None:
+        """Positions fused in this pass, int64 `[B, P]`; None = all. Fusion is exact at each, whatever the others are."""
+        share = self.model_config.fusion.positions
+        if share >= 1 or u.pixel is None:
+            return None
+        num = u.pixel.shape[1]
+        return draw.named("positions").uniform(num).argsort(1)[:, : max(1, round(share * num))]
 
     def _contrastive(self, pairs: dict[str, Pair], drop: Draw) -> dict[str, Tensor]:
         """L_MGCL: pixel, object and image level of every source."""
@@ -360,16 +370,21 @@ def _frame_mean(values: Tensor, valid: Tensor) -> Tensor:
     return rearrange(mean, "(b t) d -> b t 1 d", b=b)
 
 
-def _matcher(u: Batch, v: Batch) -> Any:
-    """A function that reorders the teacher's positions to the student's and keeps the pairs valid on both sides."""
-    index = None if u.pixel is None or v.pixel is None else match_pixels(u.pixel, v.pixel)
+def _matched(u: Batch, v: Batch, tokens: Mapping[str, Tokens]) -> dict[str, Tokens]:
+    """The teacher's tokens in the order of the student's positions; invalid where its view does not show the ground."""
+    if u.pixel is None or v.pixel is None:
+        return dict(tokens)
+    index = match_pixels(u.pixel, v.pixel)
+    moved = _at(tokens, index.clamp_min(0))
+    return {n: Tokens(t.values, t.valid & (index >= 0)[:, None], t.day) for n, t in moved.items()}
 
-    def pair(student: Tokens, teacher: Tokens) -> Pair:
-        values, valid = teacher.values, teacher.valid
-        if index is not None:
-            t = values.shape[1]
-            rows = index.clamp_min(0)[:, None].expand(-1, t, -1)
-            values, valid = _take(values, rows), valid.gather(2, rows) & (index >= 0)[:, None]
-        return Pair(student.values, values.detach(), student.valid & valid)
 
-    return pair
+def _at(tokens: Mapping[str, Tokens], index: Tensor | None) -> dict[str, Tokens]:
+    """Tokens at positions int64 `[B, P]`; None = all of them."""
+    if index is None:
+        return dict(tokens)
+    found = {}
+    for name, t in tokens.items():
+        rows = index[:, None].expand(-1, t.values.shape[1], -1)
+        found[name] = Tokens(_take(t.values, rows), t.valid.gather(2, rows), t.day)
+    return found

@@ -1,5 +1,4 @@
-"""Checkpoints: written aside, synced, renamed, and only then named by LATEST; a kill at any moment leaves a good "
-"one."""
+"""Checkpoints: written aside, synced, renamed, and only then named by LATEST; a kill leaves a good one."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The LightningModule: batches of views in, weighted sum of named terms out. Everything that thinks lives in the "
-"system."""
+"""The LightningModule: batches of views in, weighted sum of named terms out. What thinks lives in the system."""
 
 from __future__ import annotations
 

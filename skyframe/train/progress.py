@@ -1,5 +1,4 @@
-"""What a run shows while it trains: a progress line, TensorBoard, and `metrics.jsonl` (one JSON object per log "
-"step)."""
+"""What a run shows while it trains: a progress line, TensorBoard, and `metrics.jsonl` (an object per log step)."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import platform
+import shutil
 import subprocess
 import warnings
 from pathlib import Path
@@ -18,10 +19,10 @@ import skyframe
 from skyframe.config import dump_recipe, recipe_from_tree
 from skyframe.config.skysense import SkySenseRecipe
 from skyframe.data.datamodule import CubeDataModule
-from skyframe.spec import InputError
+from skyframe.spec import InputError, load_yaml
 from skyframe.train.checkpoint import Checkpoints, latest, read_checkpoint
 from skyframe.train.module import PretrainModule
-from skyframe.train.progress import ProgressLog
+from skyframe.train.progress import ProgressLog, read_metrics
 from skyframe.train.teacher_callback import AfterStep
 
 
@@ -40,16 +41,23 @@ def pretrain(recipe: SkySenseRecipe, resume: str = "no", show: bool = True) -> P
         InputError: the folder holds another recipe's run, or data do not fit the recipe.
     """
     run = Path(recipe.train.run_dir) / recipe.name
-    checkpoint = _prepare(run, recipe, resume)
+    checkpoint = _find_start(run, recipe, resume)
     train = recipe.train
     if train.threads or train.devices > 1:
         torch.set_num_threads(train.threads or max(1, (os.cpu_count() or 1) // train.devices))
     datamodule = CubeDataModule(recipe)
     module = PretrainModule(recipe, datamodule.modalities, datamodule.regions)
-    with warnings.catch_warnings():
-        _quiet()
-        trainer = _trainer(recipe, run, show)
-        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+    fresh = not run.exists()
+    _describe(run, recipe)
+    try:
+        with warnings.catch_warnings():
+            _quiet()
+            trainer = _trainer(recipe, run, show)
+            trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+    except InputError as error:
+        if fresh and not read_metrics(run):  # not one step: the corrected run may have the name
+            shutil.rmtree(run, ignore_errors=True)
+        raise InputError(_own_words(error)) from error
     return run
 
 
@@ -91,31 +99,45 @@ def _strategy(recipe: SkySenseRecipe) -> DDPStrategy | str:
     return "auto"
 
 
-def _prepare(run: Path, recipe: SkySenseRecipe, resume: str) -> Path | None:
-    """Make the run folder, or check that it is this recipe's, and find what to continue from."""
+def _own_words(error: InputError) -> str:
+    """The sentence itself: PyTorch wraps what a reader process raised into its traceback."""
+    text = str(error).strip()
+    return text.splitlines()[-1].partition(f"{InputError.__name__}: ")[2] if text.startswith("Caught ") else text
+
+
+def _find_start(run: Path, recipe: SkySenseRecipe, resume: str) -> Path | None:
+    """Check that the run folder is new or this recipe's, and find what to continue from; writes nothing."""
     if resume not in ("no", "auto"):
         raise InputError(f"resume: {resume!r} is not one of 'no', 'auto'")
     saved = run / "recipe.yaml"
-    text = dump_recipe(recipe)
     checkpoint = latest(run / "checkpoints")
-    leader = int(os.environ.get("LOCAL_RANK", "0")) == 0
-    if saved.is_file() and leader:
+    if saved.is_file() and _leader():
         if resume == "no":
             raise InputError(
                 f"{run}: a run of this name is there already; add resume=auto to continue it, or choose another name="
             )
-        if saved.read_text() != text:
+        if saved.read_text() != dump_recipe(recipe):
             raise InputError(
                 f"{saved}: the run was started with another recipe, expected the same to resume; choose another name="
             )
     if checkpoint is not None:
         read_checkpoint(checkpoint)
-    if leader:
-        run.mkdir(parents=True, exist_ok=True)
-        if not saved.is_file():
-            saved.write_text(text)
-        (run / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n")
     return checkpoint
+
+
+def _describe(run: Path, recipe: SkySenseRecipe) -> None:
+    """Make the run folder and say in it what runs; the recipe is never changed after."""
+    if not _leader():
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    saved = run / "recipe.yaml"
+    if not saved.is_file():
+        saved.write_text(dump_recipe(recipe))
+    (run / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n")
+
+
+def _leader() -> bool:
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
 def environment() -> dict[str, str]:
@@ -140,12 +162,10 @@ def load_run(run: Path) -> tuple[SkySenseRecipe, Path]:
     Raises:
         InputError: not a run folder, or nothing saved yet.
     """
-    import yaml
-
     saved = run / "recipe.yaml"
     if not saved.is_file():
         raise InputError(f"{run}: no recipe.yaml, expected a run folder written by `skyframe pretrain`")
-    recipe = recipe_from_tree(yaml.safe_load(saved.read_text()), str(saved))
+    recipe = recipe_from_tree(load_yaml(saved), str(saved))
     checkpoint = latest(run / "checkpoints")
     if checkpoint is None:
         raise InputError(

@@ -55,7 +55,7 @@ def test_paper_recipe_holds_the_sheets_integers():
         ("loss.cl=simclr", "'simclr' is not one of 'dino', 'infonce'"),
         ("train.global_batch=15", None),
         ("train.global_batch=0", "train.global_batch is 0, expected at least 1"),
-        ("data.frames.s2=0", "data.frames.s2 is 0, expected at least 1 date"),
+        ("data.frames.s2=0", "data.frames.s2 is 0, expected at least 1"),
         ("data.cubes=[]", "data.cubes is empty"),
         ("data.modalities=[]", "data.modalities is empty"),
         ("views.crop_px=999", "views.crop_px 999 is larger than data.window_px"),
@@ -90,6 +90,34 @@ def test_broken_yaml_and_wrong_system(tmp_path):
     bad.write_text("system: skysence\n")
     with pytest.raises(InputError, match=r"system 'skysence' is not one of skysense; did you mean 'skysense'"):
         load_recipe(bad)
+
+
+def test_a_recipe_may_stand_on_a_parent_beside_it_but_not_on_itself(tmp_path):
+    (tmp_path / "a.yaml").write_text("base: b.yaml\nname: a\ntrain: {max_steps: 7}\n")
+    (tmp_path / "b.yaml").write_text("base: skysense_demo.yaml\nname: b\noptim: {warmup_steps: 3}\n")
+    recipe = load_recipe(tmp_path / "a.yaml")
+    assert (recipe.name, recipe.train.max_steps, recipe.optim.warmup_steps) == ("a", 7, 3)
+    assert recipe.model.preset == load_recipe("skysense_demo").model.preset
+    (tmp_path / "b.yaml").write_text("base: a.yaml\n")
+    with pytest.raises(InputError, match=r"a.yaml: is its own base by way of a.yaml, b.yaml; remove one base:"):
+        load_recipe(tmp_path / "a.yaml")
+    (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match=r"b.yaml: not valid YAML"):
+        load_recipe(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("a=[1", r"override 'a=\[1' cannot be applied \(while parsing a flow sequence\)"),
+        ("a.c.x=3", r"override 'a.c.x=3' cannot be applied"),
+        ("a.b=${nowhere}", r"Interpolation key 'nowhere' not found; write \$ as a plain value"),
+    ],
+)
+def test_overrides_that_cannot_be_applied_are_one_sentence(override, message):
+    with pytest.raises(InputError, match=message) as error:
+        overlay({"a": {"b": 1, "c": [1, 2]}}, [override], "x")
+    assert "\n" not in str(error.value)
 
 
 def test_overlay_reads_yaml_values():

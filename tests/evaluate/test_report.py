@@ -144,7 +144,7 @@ def test_scene_pictures_show_the_cube_and_the_regions_prototypes(world):
     from skyframe.data.read import read_label
     from skyframe.spec import Window
 
-    whole = Window(str(cube.path), 0.0, 0.0, 480.0)
+    whole = Window(str(cube.path), 80.0, 80.0, 480.0)  # the middle of 640 m
     values = read_label(cube, "land_cover", whole)
     for value in np.unique(values):
         assert len(np.unique(truth.rgb[values == value], axis=0)) == 1
@@ -154,6 +154,14 @@ def test_scene_pictures_show_the_cube_and_the_regions_prototypes(world):
     away.contract = contract(crop_px=40)
     with pytest.raises(InputError, match=r"cube scene: 640 x 640 m, expected at least 800 m a side"):
         scene_pictures(away, world / "scene.zarr")
+
+
+def test_overlapping_tiles_blend_to_what_each_position_says(world):
+    """An encoder that looks at one position at a time gives the same picture whatever the tiles."""
+    small, large = (SeasonEncoder(contract(open_cube(world / "scene.zarr"), crop_px=c)) for c in (4, 8))
+    found = [scene_pictures(e, world / "scene.zarr", side_px=32) for e in (small, large)]
+    assert abs(found[0][1].rgb.astype(int) - found[1][1].rgb).max() <= 1
+    assert (found[0][3].rgb == found[1][3].rgb).all()
 
 
 def test_embedding_colours_follow_the_features_not_their_scale():

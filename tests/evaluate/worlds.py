@@ -41,8 +41,8 @@ def world_spec() -> CubeSpec:
 
 
 def world_grid(seed: int, side_m: float) -> Grid:
-    """Worlds of different seeds lie 20 km apart."""
-    return Grid("EPSG:32631", 600000.0 + 20000.0 * seed, 5610000.0, side_m, side_m)
+    """Worlds of different seeds lie 300 km apart, out of reach of each other's regions."""
+    return Grid("EPSG:32631", 500000.0, 5000000.0 + 300000.0 * seed, side_m, side_m)
 
 
 def labelled_cube(path: Path, seed: int = 0, side_m: float = 1280.0, parcel_px: int = 8, cloud: float = 0.3) -> Cube:

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from skyframe.randomness import Draw
 from skyframe.sample import Tokens
 from skyframe.spec import InputError
 from skyframe.system import skysense
@@ -108,27 +109,41 @@ def test_identical_towers_and_views_give_the_teachers_entropy():
     assert terms["s2/img"].item() == pytest.approx(float(entropy), rel=1e-4)
 
 
+def _tokens(values: torch.Tensor) -> Tokens:
+    n = CROP_PX * CROP_PX
+    return Tokens(values.reshape(1, 1, n, 1), torch.ones(1, 1, n, dtype=torch.bool), torch.zeros(1, 1))
+
+
 def test_positions_are_paired_by_ground_not_by_index():
     u, v = views_of([ALL])
     flipped = dataclasses.replace(v, pixel=v.pixel.flip(1))
-    n = CROP_PX * CROP_PX
-    student = Tokens(
-        torch.arange(n).float().reshape(1, 1, n, 1), torch.ones(1, 1, n, dtype=torch.bool), torch.zeros(1, 1)
-    )
-    teacher = Tokens(student.values.flip(2), student.valid.clone(), student.day)
+    student = _tokens(torch.arange(CROP_PX * CROP_PX).float())
+    teacher = _tokens(student.values.flip(2))
     teacher.valid[0, 0, 0] = False  # shows the ground of the student's last position
-    pair = skysense._matcher(u, flipped)(student, teacher)
-    assert torch.equal(pair.student, pair.teacher)
-    assert not pair.valid[0, 0, -1] and pair.valid[0, 0, :-1].all()
+    moved = skysense._matched(u, flipped, {"s2": teacher})["s2"]
+    assert torch.equal(student.values, moved.values)
+    assert not moved.valid[0, 0, -1] and moved.valid[0, 0, :-1].all()
 
 
 def test_ground_that_the_teacher_does_not_see_makes_no_pair():
     u, v = views_of([ALL])
     moved = dataclasses.replace(v, pixel=v.pixel + CROP_PX)
     n = CROP_PX * CROP_PX
-    tokens = Tokens(torch.zeros(1, 1, n, 1), torch.ones(1, 1, n, dtype=torch.bool), torch.zeros(1, 1))
-    valid = skysense._matcher(u, moved)(tokens, tokens).valid
+    valid = skysense._matched(u, moved, {"s2": _tokens(torch.zeros(n))})["s2"].valid
     assert valid.sum() == n - CROP_PX and not valid[0, 0, :CROP_PX].any()
+
+
+def test_fusing_some_positions_is_exact_at_those():
+    system = nano_system("model.fusion.positions=0.25")
+    u, _ = views_of([ALL, ("s2",)])
+    tokens = system.student.tokens(u)
+    full, _ = system.student.fuse(tokens)
+    some = system._positions(u, Draw(3, u.index))
+    assert some.shape == (2, CROP_PX * CROP_PX // 4) and all(len(r.unique()) == len(r) for r in some)
+    part, _ = system.student.fuse(skysense._at(tokens, some))
+    expected = full.gather(1, some[..., None].expand(-1, -1, full.shape[-1]))
+    assert torch.allclose(part, expected, atol=1e-5)
+    assert nano_system()._positions(u, Draw(3, u.index)) is None
 
 
 def test_teacher_centres_and_bank_move_once_per_step_and_absent_regions_stay():

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from skyframe.calendar import day_of
+from skyframe.calendar import date_of, day_of
 from skyframe.data.synthetic.climate import CLIMATES, cell_weather, extraterrestrial
 from skyframe.data.synthetic.noise import Doubles, Floats, fractal, hashed, normal, uniform, value_noise
 from skyframe.data.synthetic.world import WEATHER_CELL_M, Frame, World
@@ -60,7 +60,7 @@ def sun(world: World, day: int) -> tuple[float, float]:
     Declination by Cooper (1969); hour angle -22.5 degrees; azimuth clockwise from north.
     """
     phi = math.radians(CLIMATES[world.climate].latitude_deg)
-    doy = (np.datetime64("2000-01-01") + int(day)).item().timetuple().tm_yday
+    doy = date_of(day).timetuple().tm_yday
     declination = math.radians(23.45) * math.sin(2 * math.pi * (284 + doy) / 365)
     hour = math.radians(-22.5)
     up = math.sin(phi) * math.sin(declination) + math.cos(phi) * math.cos(declination) * math.cos(hour)
@@ -74,17 +74,18 @@ def sky(world: World, frame: Frame, day: int) -> Sky:
     """Clouds, shadows, cirrus and haze over a frame on a day.
 
     Cloud amount follows the day's clearness of the weather (so it is overcast when it rains); the pattern is fractal
-    noise above the matching quantile. A shadow is the same pattern seen towards the sun: displaced by cloud height times
-    the tangent of the sun's zenith angle (Zhu & Woodcock 2012, geometry of Fmask).
+    noise above the matching quantile. A shadow is the same pattern seen towards the sun: displaced by cloud height
+    times the tangent of the sun's zenith angle (Zhu & Woodcock 2012, geometry of Fmask).
     """
     h = hashed(world.key("sky"), np.array([day]))
     zenith, azimuth = sun(world, day)
     cloud = _clouds(world, frame.ys, frame.xs, day)
     top_m = 600.0 + 1700.0 * float(uniform(h, "top")[0])
     reach = top_m * math.tan(zenith)
-    south, east = (round(v / frame.gsd_m) * frame.gsd_m for v in (-reach * math.cos(azimuth), reach * math.sin(azimuth)))
+    towards_sun = -reach * math.cos(azimuth), reach * math.sin(azimuth)
+    south, east = (round(v / frame.gsd_m) * frame.gsd_m for v in towards_sun)
     shade = _clouds(world, frame.ys + south, frame.xs + east, day)
-    veil = 0.0 if uniform(h, "cirrus")[0] > 0.4 else 0.34 * float(uniform(h, "veil")[0])
+    veil = 0.0 if uniform(h, "cirrus")[0] > 0.4 else 0.28 * float(uniform(h, "veil")[0])
     if veil:
         cirrus = veil * np.clip(fractal(world.key("cirrus", day), frame.ys, frame.xs, 9000.0, 4) * 0.6 + 0.35, 0.0, 1.0)
         cloud = 1.0 - (1.0 - cloud) * (1.0 - cirrus)
@@ -101,9 +102,10 @@ def _clouds(world: World, ys: Doubles, xs: Doubles, day: int) -> Floats:
     amount = _cloud_amount(world, ys, xs, day)
     if amount.max() < 0.01:
         return np.zeros((len(ys), len(xs)), np.float32)
-    pattern = fractal(world.key("cloud", day), ys, xs, 7000.0, 7, 0.55)
+    cumulus = float(uniform(hashed(world.key("cloud type"), np.array([day])))[0])
+    pattern = fractal(world.key("cloud", day), ys, xs, 1500.0 + 6500.0 * cumulus, 6, 0.55)
     depth = np.maximum(pattern - ndtri(1.0 - np.clip(amount, 0.005, 0.995)).astype(np.float32), 0.0)
-    return -np.expm1(np.float32(-4.5) * depth)
+    return -np.expm1(np.float32(-3.0) * depth)
 
 
 def _cloud_amount(world: World, ys: Doubles, xs: Doubles, day: int) -> Floats:
@@ -121,7 +123,7 @@ def _cloud_amount(world: World, ys: Doubles, xs: Doubles, day: int) -> Floats:
 
 def cloudiness(world: World, row: int, column: int, day: int) -> float:
     """Cloud amount over a weather cell: linear in the radiation missing against a clear day (Angstrom's relation)."""
-    stamp = (np.datetime64("2000-01-01") + int(day)).item()
+    stamp = date_of(day)
     doy = stamp.timetuple().tm_yday - 1
     radiation = cell_weather(world, row, column, stamp.year)[2, doy]
     clear = 0.64 * extraterrestrial(CLIMATES[world.climate].latitude_deg, np.array([doy]))[0]
@@ -132,12 +134,13 @@ def calibration(world: World, day: int, wavelength_um: Doubles) -> tuple[Floats,
     """Residual of the atmospheric correction and of view geometry: gain and offset per band, float32 `[C]`.
 
     Aerosol left in the correction falls off with wavelength to the power -1.3 (Angstrom); the two view angles of
-    neighbouring orbits differ by about 8 % in brightness (bidirectional reflectance, Roy et al. 2016).
+    neighbouring orbits differ by about 7 % in brightness (bidirectional reflectance, Roy et al. 2016).
     """
     h = hashed(world.key("calibration"), np.array([day]))
-    orbit = 0.04 if uniform(h, "orbit")[0] < 0.5 else -0.04
-    level = orbit + 0.045 * float(normal(h, "level")[0])
+    orbit = 0.035 if uniform(h, "orbit")[0] < 0.5 else -0.035
+    level = orbit + 0.035 * float(normal(h, "level")[0])
     tilt = 0.05 * float(normal(h, "tilt")[0]) * np.log(wavelength_um / 0.8)
     each = 0.012 * normal(hashed(h[:, None], np.arange(len(wavelength_um))[None]).ravel())
-    aerosol = 0.012 * float(normal(h, "aerosol")[0]) * (wavelength_um / 0.49) ** -1.3
-    return np.exp(level + tilt + each).astype(np.float32), (aerosol + 0.002 * float(normal(h, "offset")[0])).astype(np.float32)
+    aerosol = 0.009 * float(normal(h, "aerosol")[0]) * (wavelength_um / 0.49) ** -1.3
+    offset = aerosol + 0.002 * float(normal(h, "offset")[0])
+    return np.exp(level + tilt + each).astype(np.float32), offset.astype(np.float32)

@@ -2,8 +2,8 @@
 
 A weather generator after Richardson (1981, Water Resources Research 17): rain days are a two-state Markov chain, rain
 amounts are gamma distributed, temperature and radiation are seasonal means plus first-order autoregressive residuals
-that differ between wet and dry days. Its driving noise is correlated in space (nodes every 60 km), so neighbouring cells
-share their weather and an infinite landscape needs no simulated neighbours. On top lie slow anomalies of weeks to
+that differ between wet and dry days. Its driving noise is correlated in space (nodes every 60 km), so neighbouring
+cells share their weather and an infinite landscape needs no simulated neighbours. On top lie slow anomalies of weeks to
 months, which make years differ. Every calendar year is drawn from the chain's stationary state.
 """
 
@@ -45,7 +45,9 @@ class Climate:
 
 CLIMATES: dict[ClimateName, Climate] = {
     "oceanic": Climate(49.5, "EPSG:32631", 400_000.0, 5_490_000.0, 11.0, 7.4, (0.52, 0.38), (4.0, 5.2), 0.60, 0.30),
-    "continental": Climate(47.3, "EPSG:32634", 400_000.0, 5_240_000.0, 10.8, 12.2, (0.32, 0.29), (3.2, 6.6), 0.66, 0.33),
+    "continental": Climate(
+        47.3, "EPSG:32634", 400_000.0, 5_240_000.0, 10.8, 12.2, (0.32, 0.29), (3.2, 6.6), 0.66, 0.33
+    ),
 }
 
 
@@ -86,7 +88,8 @@ def _year(world: World, rows: Integers, columns: Integers, year: int) -> Weather
     first, end = day_of(date(year, 1, 1)), day_of(date(year + 1, 1, 1))
     day = np.arange(first, end)
     doy = np.arange(end - first)
-    y, x = (rows + 0.5) * WEATHER_CELL_M, (columns + 0.5) * WEATHER_CELL_M
+    y = ((rows + 0.5) * WEATHER_CELL_M).astype(np.float64)
+    x = ((columns + 0.5) * WEATHER_CELL_M).astype(np.float64)
     summer = (0.5 - 0.5 * np.cos(2 * np.pi * (doy - 15) / 365.25))[:, None]
     warmth, wetness = _anomaly(world, "warm", day, 70.0), _anomaly(world, "wet", day, 55.0)
     wet = _rain_days(world, climate, day, y, x, summer, wetness)

@@ -15,8 +15,9 @@ from skyframe.data.synthetic.world import World
 class Crop:
     """One crop. Thermal times are degree days above `base_c` since sowing (since 1 January for grass).
 
-    Sources: base temperatures and orders of magnitude of thermal requirements after FAO-66 (Steduto et al. 2012, AquaCrop
-    crop tables) and, for winter cereals, Baret (1986); values are rounded and set so that dates fall right in both climates.
+    Sources: base temperatures and orders of magnitude of thermal requirements after FAO-66 (Steduto et al. 2012,
+    AquaCrop crop tables) and, for winter cereals, Baret (1986); values are rounded and set so that dates fall right in
+    both climates.
     """
 
     name: str
@@ -40,27 +41,37 @@ class Crop:
     attenuation: float
 
 
+# fmt: off
 CROPS: tuple[Crop, ...] = (
-    Crop("winter_wheat", (290, 283), 0.0, 300, 0.7, 1080, 130, 2190, 100, 2620, 5.2, 0.10, 0, 0.0, 0.86, 1.6, 0.045, 0.010, 0.22),
-    Crop("winter_barley", (277, 272), 0.0, 300, 0.9, 1040, 130, 1960, 90, 2330, 4.8, 0.15, 0, 0.0, 0.86, 1.4, 0.050, 0.011, 0.20),
-    Crop("rapeseed", (242, 240), 0.0, 480, 1.4, 1700, 120, 2900, 110, 3260, 5.0, 0.60, 2060, 0.42, 0.80, 1.0, 0.160, 0.050, 0.14),
-    Crop("maize", (118, 113), 8.0, 0, 0.0, 390, 65, 1180, 70, 1370, 4.6, 0.40, 0, 0.0, 1.28, 1.4, 0.140, 0.036, 0.16),
-    Crop("sunflower", (106, 101), 6.0, 0, 0.0, 560, 75, 1430, 75, 1720, 3.7, 0.80, 1090, 0.12, 1.12, 0.7, 0.180, 0.044, 0.16),
-    Crop("sugar_beet", (88, 90), 3.0, 0, 0.0, 800, 95, 3200, 200, 2620, 5.0, 0.95, 0, 0.0, 1.15, 0.3, 0.150, 0.032, 0.18),
-    Crop("potato", (108, 104), 4.0, 0, 0.0, 620, 75, 1520, 90, 1900, 4.5, 0.80, 1000, 0.05, 1.18, 0.4, 0.140, 0.034, 0.18),
-    Crop("temporary_grass", (1, 1), 4.0, 0, 0.0, 230, 80, 1e5, 100, 1e5, 4.2, 0.25, 0, 0.0, 1.0, 0.2, 0.085, 0.017, 0.18),
+    Crop("winter_wheat", (290, 283), 0.0, 300, 0.7, 1100, 130, 2230, 100, 2640, 5.2,
+         0.08, 0, 0.0, 0.86, 1.6, 0.045, 0.010, 0.22),
+    Crop("winter_barley", (275, 270), 0.0, 300, 1.0, 1000, 130, 1900, 90, 2260, 4.6,
+         0.24, 0, 0.0, 0.86, 1.4, 0.055, 0.012, 0.19),
+    Crop("rapeseed", (242, 240), 0.0, 480, 1.4, 1700, 120, 2900, 110, 3260, 5.0,
+         0.60, 2060, 0.42, 0.80, 1.0, 0.160, 0.050, 0.14),
+    Crop("maize", (120, 115), 8.0, 0, 0.0, 400, 65, 1230, 70, 1400, 4.8,
+         0.22, 0, 0.0, 1.28, 1.4, 0.130, 0.034, 0.16),
+    Crop("sunflower", (106, 101), 6.0, 0, 0.0, 520, 75, 1370, 75, 1680, 3.0,
+         0.70, 1020, 0.36, 1.12, 0.7, 0.190, 0.048, 0.16),
+    Crop("sugar_beet", (88, 90), 3.0, 0, 0.0, 800, 95, 3200, 200, 2620, 5.0,
+         0.95, 0, 0.0, 1.15, 0.3, 0.150, 0.032, 0.18),
+    Crop("potato", (104, 100), 4.0, 0, 0.0, 560, 75, 1420, 90, 1850, 4.6,
+         0.90, 980, 0.06, 1.18, 0.4, 0.115, 0.026, 0.18),
+    Crop("temporary_grass", (1, 1), 4.0, 0, 0.0, 230, 80, 1e5, 100, 1e5, 4.2,
+         0.25, 0, 0.0, 1.0, 0.2, 0.085, 0.017, 0.18),
 )
+# fmt: on
 CROP_TYPES = tuple(crop.name for crop in CROPS)
 GRASS_CROP = CROP_TYPES.index("temporary_grass")
-_ROTATION = tuple(CROP_TYPES.index(name) for name in (
-    "rapeseed", "winter_wheat", "sugar_beet", "winter_barley", "maize", "sunflower", "temporary_grass", "potato"))  # fmt: skip
+_ORDER = "rapeseed winter_wheat sugar_beet winter_barley maize sunflower temporary_grass potato"
+_ROTATION = tuple(CROP_TYPES.index(name) for name in _ORDER.split())
 
 
 def crop_of(world: World, units: Hashes, year: int) -> NDArray[np.int64]:
     """Which crop each field is harvested for in `year`.
 
-    Fields follow one rotation, each from its own place in it; three in ten fields leave the rotation in a given year. So
-    all crops have about equal area, and the crop before says something, not all, about the crop now.
+    Fields follow one rotation, each from its own place in it; three in ten fields leave the rotation in a given year.
+    So all crops have about equal area, and the crop before says something, not all, about the crop now.
     """
     place = np.floor(uniform(units, "rotation") * len(_ROTATION)).astype(np.int64)
     planned = np.array(_ROTATION)[(place + year) % len(_ROTATION)]
@@ -89,8 +100,8 @@ def habits(world: World, units: Hashes, year: int) -> Habits:
     h = hashed(units ^ np.uint64(world.key("habits")), np.full(units.shape, year))
     covered = uniform(h, "covered") < (0.55 if world.climate == "oceanic" else 0.3)
     return Habits(
-        delay_days=np.clip(10.0 * normal(h, "sow"), -22.0, 22.0).astype(np.float32),
-        pace=np.clip(1.0 + 0.06 * normal(h, "pace"), 0.85, 1.15).astype(np.float32),
+        delay_days=np.clip(9.0 * normal(h, "sow"), -20.0, 20.0).astype(np.float32),
+        pace=np.clip(1.0 + 0.05 * normal(h, "pace"), 0.85, 1.15).astype(np.float32),
         density=np.exp(np.float32(0.22) * np.clip(normal(h, "density"), -2.0, 2.0)),
         greenness=uniform(h, "chlorophyll"),
         plough_days=(6.0 + 55.0 * uniform(h, "plough")).astype(np.float32),

@@ -1,8 +1,9 @@
-"""The land of a frame: units of uniform use (a field, a wood, a street block, water), and what covers part of a pixel."""
+"""The land of a frame: units of uniform use (field, wood, built-up plot, water), and what covers part of a pixel."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from dataclasses import fields as fields_of
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +79,6 @@ def land(world: World, frame: Frame) -> Land:
     present[code] = True
     row = np.cumsum(present, dtype=np.int32) - 1
     used = np.flatnonzero(present)
-    street = np.where(built, street_distance(frame, places, which), np.float32(1e3))
     hedge_share = 0.40 if world.climate == "oceanic" else 0.15
     hedge = (uniform(fields.tract, "hedge") < hedge_share)[fields.code] & ~built
     return Land(
@@ -88,10 +88,19 @@ def land(world: World, frame: Frame) -> Land:
         terrain=relief,
         edge_m=fields.edge_m,
         tract_edge_m=fields.tract_edge_m,
-        street_m=street,
+        street_m=street_distance(frame, places, which, depth),
         road_m=road_distance(frame, roads(world, frame)),
         hedge=hedge,
     )
+
+
+def joined(parts: list[Land]) -> tuple[Units, list[NDArray[np.int32]]]:
+    """One table of the units of several frames, and each frame's `unit` map in rows of that table."""
+    columns = {f.name: np.concatenate([getattr(p.units, f.name) for p in parts]) for f in fields_of(Units)}
+    _, first, row = np.unique(columns["hashes"], return_index=True, return_inverse=True)
+    ends = np.cumsum([len(p.units.hashes) for p in parts])[:-1]
+    maps = [r.astype(np.int32)[p.unit] for p, r in zip(parts, np.split(row.ravel(), ends), strict=True)]
+    return Units(**{name: column[first] for name, column in columns.items()}), maps
 
 
 def _units(world: World, fields: Parcels, used: NDArray[np.int64]) -> Units:
@@ -168,7 +177,10 @@ def _roofs(world: World, frame: Frame, samples: int = 5) -> Floats:
     """
     houses = buildings(world, frame)
     at = (np.arange(samples) + 0.5) / samples - 0.5
-    along, across = at[None, :, None] * houses.length_m[:, None, None], at[None, None, :] * houses.width_m[:, None, None]
+    along, across = (
+        at[None, :, None] * houses.length_m[:, None, None],
+        at[None, None, :] * houses.width_m[:, None, None],
+    )
     cos, sin = np.cos(houses.angle)[:, None, None], np.sin(houses.angle)[:, None, None]
     y = houses.y_m[:, None, None] + along * sin + across * cos
     x = houses.x_m[:, None, None] + along * cos - across * sin

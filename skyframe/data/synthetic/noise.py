@@ -145,8 +145,8 @@ def _table(kind: str, looks: float) -> Floats:
 def white(keys: Hashes, y_px: int, x_px: int, height: int, width: int, looks: float = 0.0) -> Floats:
     """White noise per absolute pixel.
 
-    A row of pixels is cut from a fixed table at an offset hashed from (key, row): as fast as copying, and any cut of the
-    infinite plane agrees with any other.
+    A row of pixels is cut from a fixed table at an offset hashed from (key, row): as fast as copying, and any cut of
+    the infinite plane agrees with any other.
 
     Args:
         keys: uint64 `[N]`, one per plane (date and band).

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from skyframe.data.synthetic.noise import Doubles, Hashes, hashed, uniform, value_noise_at
 from skyframe.data.synthetic.settlement import FRAY_M, Roads, Towns, roads, towns
-from skyframe.data.synthetic.terrain import river_distance_at
+from skyframe.data.synthetic.terrain import dry_at
 from skyframe.data.synthetic.world import Frame, World
 
 BUILDING, VEHICLE = 0, 1
@@ -32,16 +32,16 @@ class Things:
 def buildings(world: World, frame: Frame, margin_m: float = 60.0) -> Things:
     """Buildings whose centre lies within `margin_m` of a frame: houses along the streets, halls at the outskirts."""
     places = towns(world, frame)
-    parts = [_houses(world, places, row) for row in np.flatnonzero(places.radius_m) if _touches(places, row, frame)]
+    parts = [_houses(world, places, row) for row in _near(places, frame)]
     return _inside(_join(parts), frame, margin_m)
 
 
-def _touches(places: Towns, row: int, frame: Frame) -> bool:
-    reach = places.radius_m[row] + 2 * FRAY_M + 100.0
-    return bool(
-        frame.ys[0] - reach < places.y_m[row] < frame.ys[-1] + reach
-        and frame.xs[0] - reach < places.x_m[row] < frame.xs[-1] + reach
-    )
+def _near(places: Towns, frame: Frame) -> list[int]:
+    """Rows of the settlements whose buildings or cars may stand in or near a frame."""
+    reach = places.radius_m + 2 * FRAY_M + 100.0
+    inside = (frame.ys[0] - reach < places.y_m) & (places.y_m < frame.ys[-1] + reach)
+    inside &= (frame.xs[0] - reach < places.x_m) & (places.x_m < frame.xs[-1] + reach)
+    return [int(row) for row in np.flatnonzero(inside & (places.radius_m > 0))]
 
 
 def _houses(world: World, places: Towns, row: int) -> Things:
@@ -50,11 +50,13 @@ def _houses(world: World, places: Towns, row: int) -> Things:
     reach = places.radius_m[row] + 2 * FRAY_M
     ni, nj = int(reach / a) + 1, int(reach / b) + 1
     lots = max(3, int(a / 21.0))
-    i, j, k, s = (g.ravel() for g in np.meshgrid(
-        np.arange(-ni, ni), np.arange(-nj, nj), np.arange(lots), np.arange(2), indexing="ij"))
+    i, j, k, s = (
+        g.ravel()
+        for g in np.meshgrid(np.arange(-ni, ni), np.arange(-nj, nj), np.arange(lots), np.arange(2), indexing="ij")
+    )
     block = hashed(int(places.hashes[row]), i, j)
     h = hashed(block, k, s)
-    hall = uniform(block, "hall") < 0.10
+    hall = uniform(block, "hall") < 0.07
     along = (i + (k + 0.5) / lots) * a + (uniform(h, "shift") - 0.5) * 3.0
     across = (j + np.where(s == 0, 15.0 / b, 1 - 15.0 / b)) * b + (uniform(h, "back") - 0.5) * 5.0
     along, across = np.where(hall, (i + 0.5) * a, along), np.where(hall, (j + 0.5) * b, across)
@@ -62,7 +64,7 @@ def _houses(world: World, places: Towns, row: int) -> Things:
     y, x = places.y_m[row] + along * sin + across * cos, places.x_m[row] + along * cos - across * sin
     fray = FRAY_M * value_noise_at(world.key("fray"), y, x, 330.0)
     deep = places.radius_m[row] - np.hypot(y - places.y_m[row], x - places.x_m[row]) + fray
-    keep = (deep > 12.0) & (uniform(h, "there") < 0.86) & (river_distance_at(world, y, x) > 60.0)
+    keep = (deep > 12.0) & (uniform(h, "there") < 0.86) & dry_at(world, y, x)
     keep &= ~hall | ((k == 0) & (s == 0))
     turned = np.where((uniform(h, "turn") < 0.25) & ~hall, np.pi / 2, 0.0)
     return Things(
@@ -79,8 +81,7 @@ def _houses(world: World, places: Towns, row: int) -> Things:
 def vehicles(world: World, frame: Frame, margin_m: float = 10.0) -> Things:
     """Vehicles on the roads between settlements and parked along the streets, whose centre lies in or near a frame."""
     places = towns(world, frame)
-    rows = [row for row in np.flatnonzero(places.radius_m) if _touches(places, row, frame)]
-    parts = [_traffic(roads(world, frame)), *(_parked(world, places, row) for row in rows)]
+    parts = [_traffic(roads(world, frame)), *(_parked(world, places, row) for row in _near(places, frame))]
     return _inside(_join(parts), frame, margin_m)
 
 
@@ -112,7 +113,7 @@ def _parked(world: World, places: Towns, row: int, spacing_m: float = 8.0) -> Th
     y, x = places.y_m[row] + along * sin + across * cos, places.x_m[row] + along * cos - across * sin
     fray = FRAY_M * value_noise_at(world.key("fray"), y, x, 330.0)
     deep = places.radius_m[row] - np.hypot(y - places.y_m[row], x - places.x_m[row]) + fray
-    keep = (deep > 10.0) & (uniform(h, "there") < 0.2) & (river_distance_at(world, y, x) > 60.0)
+    keep = (deep > 10.0) & (uniform(h, "there") < 0.2) & dry_at(world, y, x)
     return _cars(y[keep], x[keep], np.full(int(keep.sum()), places.angle[row]), h[keep])
 
 
@@ -141,6 +142,11 @@ def _inside(things: Things, frame: Frame, margin_m: float) -> Things:
 def select(things: Things, keep: NDArray[np.bool_]) -> Things:
     """The rows of a table where `keep` holds."""
     return Things(
-        things.y_m[keep], things.x_m[keep], things.angle[keep], things.length_m[keep],
-        things.width_m[keep], things.height_m[keep], things.hashes[keep],
+        things.y_m[keep],
+        things.x_m[keep],
+        things.angle[keep],
+        things.length_m[keep],
+        things.width_m[keep],
+        things.height_m[keep],
+        things.hashes[keep],
     )

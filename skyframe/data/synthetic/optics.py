@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from skyframe.calendar import date_of
 from skyframe.data.synthetic.atmosphere import calibration, sky, sun
 from skyframe.data.synthetic.crops import CROPS
-from skyframe.data.synthetic.landscape import CONIFER, CROP, DECIDUOUS, TOWN, Cover, Land
-from skyframe.data.synthetic.noise import Floats, hashed, normal, uniform, white
+from skyframe.data.synthetic.landscape import CONIFER, CROP, DECIDUOUS, TOWN, Cover, Land, Units
+from skyframe.data.synthetic.noise import Floats, hashed, normal, white
 from skyframe.data.synthetic.phenology import Growth
 from skyframe.data.synthetic.water import SATURATED, WILTING
 from skyframe.data.synthetic.world import World
@@ -23,7 +24,7 @@ _SPECTRA = {
     "pale": (0.046, 0.110, 0.068, 0.170, 0.345, 0.410, 0.435, 0.445, 0.270, 0.150),
     "needles": (0.016, 0.028, 0.018, 0.040, 0.130, 0.170, 0.188, 0.196, 0.085, 0.036),
     "dry": (0.080, 0.118, 0.165, 0.200, 0.232, 0.258, 0.285, 0.300, 0.360, 0.265),
-    "bright_soil": (0.115, 0.158, 0.212, 0.236, 0.256, 0.276, 0.292, 0.306, 0.395, 0.345),
+    "bright_soil": (0.098, 0.138, 0.182, 0.208, 0.232, 0.252, 0.270, 0.284, 0.378, 0.330),
     "dark_soil": (0.052, 0.068, 0.092, 0.108, 0.122, 0.136, 0.148, 0.158, 0.230, 0.205),
     "petals": (0.050, 0.250, 0.230, 0.270, 0.430, 0.510, 0.540, 0.550, 0.250, 0.130),
     "snow": (0.900, 0.900, 0.890, 0.880, 0.870, 0.860, 0.850, 0.830, 0.110, 0.075),
@@ -35,9 +36,10 @@ _SPECTRA = {
     "cloud": (0.620, 0.615, 0.620, 0.630, 0.640, 0.645, 0.650, 0.655, 0.450, 0.360),
 }
 ENDMEMBERS = np.array(list(_SPECTRA.values()), np.float32).T.copy()
-"""Reflectance `[bands, endmembers]`, rounded magnitudes of field and laboratory spectra: leaves and canopies as PROSAIL
-gives them (Jacquemoud et al. 2009), soils, straw, snow and man-made surfaces as in the USGS library (Kokaly et al. 2017)."""
-(UPRIGHT, FLAT, PALE, NEEDLES, DRY, BRIGHT_SOIL, DARK_SOIL, PETALS, SNOW, WATER_, ASPHALT, ROOF, GRAVEL, HAZE, VEIL) = range(15)
+"""Reflectance `[bands, endmembers]`, rounded magnitudes: leaves and canopies as PROSAIL gives them (Jacquemoud et al.
+2009), soils, straw, snow and man-made surfaces as in the USGS spectral library (Kokaly et al. 2017)."""
+UPRIGHT, FLAT, PALE, NEEDLES, DRY, BRIGHT_SOIL, DARK_SOIL, PETALS, SNOW = range(9)
+OPEN_WATER, ASPHALT, ROOF, GRAVEL, HAZE, VEIL = range(9, 15)
 EXTINCTION = 0.55
 """k of Beer's law for leaves of mixed angle (Campbell & Norman 1998)."""
 _NOISE = np.array([32, 30, 30, 36, 40, 44, 46, 46, 40, 34], np.float32)
@@ -55,9 +57,9 @@ class Canopy:
     tall: Floats  # 0..1: snow lies below the crowns
 
 
-def canopy_of(ground: Land, state: Growth) -> Canopy:
+def canopy_of(units: Units, state: Growth) -> Canopy:
     """Leaf kinds of every unit: by crop for fields, darker and deeper for woods, paler where chlorophyll is short."""
-    kind, hashes = ground.units.kind, ground.units.hashes
+    kind, hashes = units.kind, units.hashes
     flat_of = np.array([crop.flat_leaf for crop in CROPS], np.float32)
     flat = np.where(kind == CROP, flat_of[state.crop], np.where(kind == DECIDUOUS, 0.6, 0.3))
     pale = np.where(kind == CROP, 0.40, 0.25) * (1.0 - state.habits.greenness)
@@ -93,7 +95,7 @@ class Scene:
         self.world, self.ground, self.shares, self.state = world, ground, shares, state
         self.shape = ground.unit.shape
         self.unit = ground.unit.ravel()
-        look = canopy_of(ground, state)
+        look = canopy_of(ground.units, state)
         self.leaves = look.leaves[:, self.unit]
         self.tall = look.tall
         self.dark = np.clip(ground.units.dark_soil[self.unit] + shares.dark_soil.ravel(), 0.0, 1.0)
@@ -101,7 +103,8 @@ class Scene:
         self.static = static
         self.tree = shares.tree.ravel()
         self.rest = np.clip(1.0 - static.sum(axis=0) - self.tree, 0.0, 1.0)
-        speckled = white(np.array([world.key("leaves")], np.uint64), ground.frame.y_px, ground.frame.x_px, *self.shape)[0]
+        frame, height, width = ground.frame, *self.shape
+        speckled = white(np.array([world.key("leaves")], np.uint64), frame.y_px, frame.x_px, height, width)[0]
         self.vigour = shares.vigour.ravel() * np.exp(np.float32(0.10) * np.clip(speckled.ravel(), -2.5, 2.5))
         self.crowns = 1.0 + 0.07 * speckled.ravel() * np.isin(ground.units.kind, (DECIDUOUS, CONIFER))[self.unit]
 
@@ -114,7 +117,7 @@ class Scene:
         out = np.zeros((len(_SPECTRA), len(unit)), np.float32)
         if snow.max() > 0.01:
             white_ = (snow * (1.0 - self.tall * 0.8))[unit]
-            out[SNOW] = rest * white_ + (self.static[1:].sum(axis=0) + self.tree) * light * np.float32(snow.mean() * 0.4)
+            out[SNOW] = rest * white_
             rest = rest * (1.0 - white_)
         leafy = leafy * rest
         if state.petals[t].max() > 0.01:
@@ -126,13 +129,15 @@ class Scene:
         out[DARK_SOIL] = soil * self.dark
         out[BRIGHT_SOIL] = soil - out[DARK_SOIL]
         self._trees(out, t, light)
-        out[WATER_ : GRAVEL + 1] = self.static * light
+        out[OPEN_WATER : GRAVEL + 1] = self.static * light
         return out
 
     def _trees(self, out: Floats, t: int, light: Floats) -> None:
         """Hedges and garden trees: the mean deciduous canopy of the day, one for the block's climate."""
         green, brown = hedge_leaves(self.world, int(self.state.day[t]))
-        leafy, dry, soil = (float(v[0]) for v in leaf_cover(np.array([green], np.float32), np.array([brown], np.float32)))
+        leafy, dry, soil = (
+            float(v[0]) for v in leaf_cover(np.full(1, green, np.float32), np.full(1, brown, np.float32))
+        )
         crowns = self.tree * light
         out[FLAT] += crowns * np.float32(0.45 * leafy)
         out[UPRIGHT] += crowns * np.float32(0.35 * leafy)
@@ -165,7 +170,7 @@ class Scene:
 
 
 def mixed(spectra: Floats, parts: Floats) -> Floats:
-    """`spectra @ parts` for `[C, K]` and `[K, N]`, in products of one fixed shape so that each column's rounding is its own."""
+    """`spectra @ parts` for `[C, K]` and `[K, N]`, in products of one shape: a column's rounding is its own."""
     count = parts.shape[1]
     padded = -(-count // _CHUNK) * _CHUNK
     if padded != count:
@@ -178,12 +183,8 @@ def mixed(spectra: Floats, parts: Floats) -> Floats:
 
 def hedge_leaves(world: World, day: int) -> tuple[float, float]:
     """Green and brown leaf area of hedges: a plain seasonal curve, a week apart in the two climates."""
-    doy = (np.datetime64("2000-01-01") + day).item().timetuple().tm_yday
+    doy = date_of(day).timetuple().tm_yday
     late = 7.0 if world.climate == "continental" else 0.0
     up, down = 1 / (1 + np.exp(-(doy - 112.0 - late) / 7.0)), 1 / (1 + np.exp(-(doy - 300.0 + late) / 9.0))
-    return 0.4 + 3.6 * up * (1 - down), 0.7 + 1.2 * up * down * (1 - 1 / (1 + np.exp(-(doy - 325.0) / 9.0)))
-
-
-def unit_tint(hashes: NDArray[np.uint64]) -> Floats:
-    """Brightness of man-made surfaces, one draw per thing, about 0.7 to 1.3."""
-    return np.float32(0.7) + np.float32(0.6) * uniform(hashes, "tint")
+    fallen = 1 / (1 + np.exp(-(doy - 325.0) / 9.0))
+    return float(0.4 + 3.6 * up * (1 - down)), float(0.7 + 1.2 * up * down * (1 - fallen))

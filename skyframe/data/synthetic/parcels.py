@@ -1,4 +1,4 @@
-"""Fields: tracts (Voronoi cells) cut into strips and pieces, i.e. rotated rectangles of 0.5 to 8 ha with shared edges."""
+"""Fields: tracts (Voronoi cells) cut into strips and pieces: rotated rectangles of about 0.5 to 8 ha."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skyframe.data.synthetic.noise import Doubles, Floats, Hashes, Integers, hashed, uniform, value_noise, value_noise_at
+from skyframe.data.synthetic.noise import (
+    Doubles,
+    Floats,
+    Hashes,
+    Integers,
+    hashed,
+    uniform,
+    value_noise,
+    value_noise_at,
+)
 from skyframe.data.synthetic.world import Frame, World
 
 TRACT_M = 620.0

@@ -1,8 +1,8 @@
 """Growth of every unit, day by day, driven by the weather through thermal time and soil water.
 
-Green-up and senescence are logistic in thermal time, the form of Baret (1986) for wheat and of SAFY's successors; deciduous
-trees lose their leaves by a sum of chilling (Delpierre et al. 2009); a lack of water scales the leaf area down. So the
-same crop looks different in another climate and another year.
+Green-up and senescence are logistic in thermal time, the form of Baret (1986) for wheat; deciduous trees lose their
+leaves by a sum of chilling (Delpierre et al. 2009); a lack of water scales the leaf area down. So the same crop looks
+different in another climate and another year.
 """
 
 from __future__ import annotations
@@ -149,7 +149,8 @@ def _fields(
     late = _cover_crop(np.where(autumn, 0.0, manage.cover_crop), warm, index, ploughed + 6.0, np.full(len(fields), 1e4))
     canopy.green += np.where(index < sown, early, 0.0) + np.where(index > ploughed, late, 0.0)
     canopy.green += np.where(autumn & (index > ploughed), following.green, 0.0)
-    fresh = np.exp(-np.abs(index - ploughed) / 40.0) * (index > ploughed) + np.exp(-(index - sown) / 30.0) * (index > sown)
+    fresh = np.exp(-np.maximum(index - ploughed, 0.0) / 40.0) * (index > ploughed)
+    fresh += np.exp(-np.maximum(index - sown, 0.0) / 30.0) * (index > sown)
     canopy.tilled = np.clip(fresh, 0.0, 1.0).astype(np.float32)
     return canopy
 
@@ -224,7 +225,7 @@ def _garden(units: Units, now: Habits, temperature: Floats, chosen: Integers) ->
 
 
 def _trees(units: Units, now: Habits, temperature: Floats, chosen: Integers) -> tuple[Floats, Floats]:
-    """Deciduous wood: leaf-out logistic in degree days above 5 since January; leaf fall by chilling below 15 degrees."""
+    """Deciduous wood: leaf-out logistic in degree days above 5 since January; leaf fall by chilling below 15."""
     t = temperature[:, chosen]
     doy = np.arange(len(t))[:, None] - _SPIN_UP
     warm = np.cumsum(np.maximum(t - 5.0, 0.0) * (doy >= 0), axis=0)

@@ -55,7 +55,7 @@ class Echo:
         wind_db = float(np.clip(2.5 * normal(h, "wind")[0], -4.0, 6.0))
         tilt = np.float32(1.6 if ascending else -1.6) * self.ground.terrain.rising_east.ravel()
         keys = hashed(self.world.key("speckle", day), np.arange(2))
-        speckle = white(keys, frame.y_px, frame.x_px, *self.shape, looks=LOOKS).reshape(2, -1)
+        speckle = white(keys, frame.y_px, frame.x_px, frame.height, frame.width, LOOKS).reshape(2, -1)
         out = np.empty((2, len(self.unit)), np.int16)
         for p, calm_db in enumerate((-20.5, -28.0)):
             linear = self.rest * fields[p][self.unit]

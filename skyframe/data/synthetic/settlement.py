@@ -43,7 +43,9 @@ def towns(world: World, frame: Frame, margin: int = 1) -> Towns:
     """Settlements whose lattice place lies within `margin` spacings of a frame."""
     low = np.floor(np.array([frame.ys[0], frame.xs[0]]) / TOWN_SPACING_M).astype(int) - margin
     high = np.floor(np.array([frame.ys[-1], frame.xs[-1]]) / TOWN_SPACING_M).astype(int) + margin
-    iy, ix = (g.ravel() for g in np.meshgrid(np.arange(low[0], high[0] + 1), np.arange(low[1], high[1] + 1), indexing="ij"))
+    iy, ix = (
+        g.ravel() for g in np.meshgrid(np.arange(low[0], high[0] + 1), np.arange(low[1], high[1] + 1), indexing="ij")
+    )
     return _towns(world, iy, ix)
 
 
@@ -81,14 +83,18 @@ def _slice(axis: Doubles, centre: float, reach: float) -> slice:
     return slice(int(np.searchsorted(axis, centre - reach)), int(np.searchsorted(axis, centre + reach)))
 
 
-def street_distance(frame: Frame, places: Towns, which: Integers) -> Floats:
-    """Metres from each pixel to the nearest street line of its settlement's grid."""
-    cos, sin = np.cos(places.angle)[which], np.sin(places.angle)[which]
-    dy, dx = frame.ys[:, None] - places.y_m[which], frame.xs[None, :] - places.x_m[which]
+def street_distance(frame: Frame, places: Towns, which: Integers, depth: Floats) -> Floats:
+    """Metres from each pixel of a settlement (`depth` > 0) to the nearest street line of its grid; 1000 outside."""
+    out = np.full(depth.shape, 1e3, np.float32)
+    row, column = np.nonzero(depth > 0)
+    town = which[row, column]
+    cos, sin = np.cos(places.angle)[town], np.sin(places.angle)[town]
+    dy, dx = frame.ys[row] - places.y_m[town], frame.xs[column] - places.x_m[town]
     along, across = dx * cos + dy * sin, dy * cos - dx * sin
-    a, b = places.block_m[which, 0], places.block_m[which, 1]
+    a, b = places.block_m[town, 0], places.block_m[town, 1]
     to_a, to_b = np.abs((along + a / 2) % a - a / 2), np.abs((across + b / 2) % b - b / 2)
-    return np.minimum(to_a, to_b).astype(np.float32)
+    out[row, column] = np.minimum(to_a, to_b)
+    return out
 
 
 def roads(world: World, frame: Frame) -> Roads:
@@ -115,7 +121,9 @@ def roads(world: World, frame: Frame) -> Roads:
         ends.append(points[:, 1:].reshape(-1, 2))
         keys.append(hashed(h[:, None], np.arange(_PIECES)[None]).ravel())
         halves.append(np.repeat(np.where(uniform(h, "class") < 0.3, 6.0, 3.6), _PIECES))
-    return _near(Roads(np.concatenate(starts), np.concatenate(ends), np.concatenate(halves), np.concatenate(keys)), frame)
+    return _near(
+        Roads(np.concatenate(starts), np.concatenate(ends), np.concatenate(halves), np.concatenate(keys)), frame
+    )
 
 
 def _near(all_roads: Roads, frame: Frame, margin: float = 80.0) -> Roads:

@@ -1,4 +1,4 @@
-"""Writes a cube of the simulated Earth: Sentinel-2, Sentinel-1, high-resolution imagery, weather, terrain, and truth."""
+"""Writes a cube of the simulated Earth: all sensors, weather, terrain, and truth."""
 
 from __future__ import annotations
 
@@ -130,16 +130,19 @@ def simulate(
 def _check(
     width_m: float, height_m: float, climate: str, origin_m: tuple[float, float], num_years: int, hr_share: float
 ) -> None:
-    for name, value in (("width_m", width_m), ("height_m", height_m), ("origin_m y", origin_m[0]), ("origin_m x", origin_m[1])):
+    named = {"width_m": width_m, "height_m": height_m, "origin_m y": origin_m[0], "origin_m x": origin_m[1]}
+    for name, value in named.items():
         if abs(value / PIXEL_M - round(value / PIXEL_M)) > 1e-9:
             raise InputError(f"simulate: {name} is {value:g} m, expected a multiple of {PIXEL_M:g} m (one pixel)")
     if width_m < PIXEL_M or height_m < PIXEL_M:
-        raise InputError(f"simulate: extent is {width_m:g} x {height_m:g} m, expected at least one pixel of {PIXEL_M:g} m")
+        raise InputError(f"simulate: extent is {width_m:g} x {height_m:g} m, expected at least {PIXEL_M:g} m a side")
     if max(map(abs, origin_m)) > 250_000:
         raise InputError(f"simulate: origin {origin_m} lies outside the UTM zone, expected at most 250000 m from 0")
     if climate not in get_args(ClimateName):
         known = get_args(ClimateName)
-        raise InputError(f"simulate: climate {climate!r} is not one of {', '.join(known)}{did_you_mean(climate, known)}")
+        raise InputError(
+            f"simulate: climate {climate!r} is not one of {', '.join(known)}{did_you_mean(climate, known)}"
+        )
     if num_years < 1:
         raise InputError(f"simulate: num_years is {num_years}, expected at least 1")
     if not 0.0 <= hr_share <= 1.0:
@@ -157,9 +160,10 @@ def _corners(job: Job) -> list[tuple[int, int]]:
 
 
 def hr_tiles(job: Job) -> list[tuple[int, int]]:
-    """Upper-left 10 m pixels of the tiles with high-resolution imagery: those drawn lowest in each tenth of the cube.
+    """Upper-left 10 m pixels of the tiles with high-resolution imagery, whole tiles only.
 
-    Whole tiles only. They are spread by taking the additive recurrence of the golden ratio over a scan of the tiles.
+    They are spread evenly: tile k of a scan gets the number k times the golden ratio, modulo 1 (an additive
+    recurrence, which fills 0..1 evenly), and the lowest numbers are taken.
     """
     rows, columns = int(job.height_m / HR_TILE_M + 1e-9), int(job.width_m / HR_TILE_M + 1e-9)
     count = min(rows * columns, math.ceil(job.hr_share * rows * columns - 1e-9))
@@ -267,6 +271,5 @@ def _tile(job: Job, writer: CubeWriter, y_px: int, x_px: int) -> dict[str, NDArr
     image, boxes = tile(job.world, frame, job.years[0], draw=not writer.is_written("hr", row, column))
     if image is not None:
         writer.write("hr", row, column, image[None], np.ones((1, *image.shape[1:]), np.uint8))
-    boxes["y_m"] -= np.float32(job.origin_m[0])
-    boxes["x_m"] -= np.float32(job.origin_m[1])
-    return boxes
+    origin = {"y_m": job.origin_m[0], "x_m": job.origin_m[1]}
+    return {name: column - origin[name] if name in origin else column for name, column in boxes.items()}

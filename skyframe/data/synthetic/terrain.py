@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skyframe.data.synthetic.noise import Doubles, Floats, fractal, fractal_at, value_noise, value_noise_at
 from skyframe.data.synthetic.world import Frame, World
@@ -107,3 +108,10 @@ def _lake(world: World, frame: Frame, river_m: Floats) -> Floats:
     """Gravel pits and ponds lie on the valley floor."""
     blob = fractal(world.key("lake"), frame.ys, frame.xs, 620.0, 3, 0.35)
     return blob * np.clip((900.0 - river_m) / np.float32(500.0), 0.0, 1.0) - np.float32(1.3)
+
+
+def dry_at(world: World, y_m: Doubles, x_m: Doubles, bank_m: float = 60.0) -> NDArray[np.bool_]:
+    """True for points that lie neither in nor within about `bank_m` of a river or lake: where people build."""
+    river = river_distance_at(world, y_m, x_m)
+    blob = fractal_at(world.key("lake"), y_m, x_m, 620.0, 3, 0.35)
+    return (river > bank_m) & (blob * np.clip((1000.0 - river) / np.float32(500.0), 0.0, 1.0) < 1.15)

@@ -50,12 +50,12 @@ class Frame:
     @property
     def ys(self) -> Doubles:
         """float64 `[H]` absolute metres of pixel centres, southwards."""
-        return (round(self.y_m / self.gsd_m) + np.arange(self.height) + 0.5) * self.gsd_m
+        return np.asarray((self.y_px + np.arange(self.height) + 0.5) * self.gsd_m, np.float64)
 
     @property
     def xs(self) -> Doubles:
         """float64 `[W]` absolute metres of pixel centres, eastwards."""
-        return (round(self.x_m / self.gsd_m) + np.arange(self.width) + 0.5) * self.gsd_m
+        return np.asarray((self.x_px + np.arange(self.width) + 0.5) * self.gsd_m, np.float64)
 
     @property
     def y_px(self) -> int:
@@ -70,4 +70,6 @@ class Frame:
     def grown(self, pixels: int) -> Frame:
         """The same frame with a margin of `pixels` on each side, for fields that need neighbours."""
         margin = pixels * self.gsd_m
-        return Frame(self.y_m - margin, self.x_m - margin, self.gsd_m, self.height + 2 * pixels, self.width + 2 * pixels)
+        return Frame(
+            self.y_m - margin, self.x_m - margin, self.gsd_m, self.height + 2 * pixels, self.width + 2 * pixels
+        )

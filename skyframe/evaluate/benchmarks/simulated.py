@@ -184,6 +184,7 @@ def vary(inputs: Inputs, task: TaskConfig, contract: Contract, seed: int) -> Inp
                 f"modalities: {name!r} is none of the encoder's "
                 f"({', '.join(contract.modalities)}){did_you_mean(name, contract.modalities)}"
             )
+    regions = _resolve_regions(inputs, task, contract)
     kept = task.modalities or tuple(contract.modalities)
     optical = {
         n
@@ -200,21 +201,32 @@ def vary(inputs: Inputs, task: TaskConfig, contract: Contract, seed: int) -> Inp
                 n: _hide(s, left, generator(seed, "clear", sample.index)) if n in optical else s
                 for n, s in series.items()
             }
-        samples.append(dataclasses.replace(sample, series=series, region=_told(sample, task, num_regions)))
+        samples.append(dataclasses.replace(sample, series=series, region=_told(sample, regions, num_regions)))
     if task.modalities:
         notes.append(f"only {'+'.join(kept)}")
     if task.clear_frames is not None:
         notes.append(f"at most {task.clear_frames} clear optical dates")
-    if task.regions != "place":
-        notes.append(f"regions {task.regions}")
+    if regions != "place":
+        notes.append(f"regions {regions}")
     return dataclasses.replace(inputs, samples=samples, source=", ".join([inputs.source, *notes]))
 
 
-def _told(sample: Sample, task: TaskConfig, num_regions: int) -> int:
+def _resolve_regions(inputs: Inputs, task: TaskConfig, contract: Contract) -> str:
+    """`auto` is `place` where all windows lie in regions of the bank, or none do; otherwise `unseen`.
+
+    A probe that learns from features with region context and is scored on features without it measures that
+    difference and nothing else.
+    """
+    known = {s.region >= 0 for s in inputs.samples}
+    mixed = bool(contract.regions) and len(known) > 1
+    return task.regions if task.regions != "auto" else "unseen" if mixed else "place"
+
+
+def _told(sample: Sample, regions: str, num_regions: int) -> int:
     """The region the encoder is told: `swapped` is the one half the bank away."""
-    if task.regions == "unseen" or sample.region < 0:
+    if regions == "unseen" or sample.region < 0:
         return -1
-    return (sample.region + max(1, num_regions // 2)) % num_regions if task.regions == "swapped" else sample.region
+    return (sample.region + max(1, num_regions // 2)) % num_regions if regions == "swapped" else sample.region
 
 
 def _hide(series: Series, left: int, rng: np.random.Generator) -> Series:

@@ -74,7 +74,7 @@ def train_heads(
     as DINOv2 does.
     """
     tensors = {k: torch.from_numpy(v).float() for k, v in rows.items()}
-    scaling = {k: (v.mean(0), v.std(0, correction=0).clamp_min(1e-6)) for k, v in tensors.items()}
+    scaling = {k: (v.mean(0), _spread(v)) for k, v in tensors.items()}
     variants = tuple((s, p) for p in rows for s in (False, True))
     inputs, targets = _inputs(tensors, variants, scaling), torch.from_numpy(labels)
     (num_variants, num, dims), num_lrs = inputs.shape, len(config.lrs)
@@ -92,6 +92,15 @@ def train_heads(
             weight.update(grad_weight, lr, config.weight_decay, step)
             bias.update(grad_bias, lr, config.weight_decay, step)
     return Heads(variants, config.lrs, weight.value, bias.value, scaling)
+
+
+def _spread(rows: Tensor) -> Tensor:
+    """Standard deviation per feature, infinite where it is below a thousandth of the features' mean one.
+
+    A feature that hardly varies over the training rows says nothing there; blown up, it would rule wherever it differs.
+    """
+    std = rows.std(0, correction=0)
+    return torch.where(std > max(1e-6, 1e-3 * float(std.mean())), std, torch.inf)
 
 
 class _Adam:

@@ -108,17 +108,28 @@ def test_variations_hide_what_they_say_and_leave_the_rest(world):
     assert not any(s.series["s2"].valid.any() for s in blind.samples)
     swapped = vary(inputs, TaskConfig("simulated", regions="swapped"), given, 0)
     assert {(a.region, b.region) for a, b in zip(inputs.samples, swapped.samples, strict=True)} == {(0, 2), (-1, -1)}
+    place = vary(inputs, TaskConfig("simulated", regions="place"), given, 0)
+    assert [s.region for s in place.samples] == [s.region for s in inputs.samples]
     unseen = vary(inputs, TaskConfig("simulated", regions="unseen"), given, 0)
     assert {s.region for s in unseen.samples} == {-1}
-    assert cloudy.source.endswith("at most 1 clear optical dates") and sar.source.endswith("only s1")
+    assert "at most 1 clear optical dates" in cloudy.source and "only s1" in sar.source
     with pytest.raises(InputError, match=r"modalities: 's3' is none of the encoder's .s2, s1."):
         vary(inputs, TaskConfig("simulated", modalities=("s3",)), given, 0)
 
 
+def test_auto_tells_no_region_where_only_some_windows_have_one(world):
+    inputs, given = load(world), contract(open_cube(world / "train_1.zarr"))
+    mixed = vary(inputs, TaskConfig("simulated"), given, 0)
+    assert {s.region for s in mixed.samples} == {-1}
+    assert mixed.source.endswith("regions unseen")
+    inside = dataclasses.replace(inputs, samples=[s for s in inputs.samples if s.region == 0])
+    assert {s.region for s in vary(inside, TaskConfig("simulated"), given, 0).samples} == {0}
+
+
 def test_wrong_cubes_and_labels_are_named(world, tmp_path):
     given = contract()
-    with pytest.raises(InputError, match=r"data.simulated.train: nothing at '.*nowhere', expected finished cubes"):
-        load_simulated(data(world, train=(f"{world}/nowhere",)), given, ["land_cover"], 0, False)
+    with pytest.raises(InputError, match=r"data.simulated.train: nothing at '.*nowhere.', expected finished cubes"):
+        load_simulated(data(world, train=(f"{world}/nowhere*",)), given, ["land_cover"], 0, False)
     with pytest.raises(InputError, match=r"train_1.zarr stands under train and test, expected different cubes"):
         load_simulated(data(world, test=(f"{world}/*",)), given, ["land_cover"], 0, False)
     with pytest.raises(

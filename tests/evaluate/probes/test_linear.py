@@ -53,6 +53,16 @@ def test_a_feature_that_never_varies_stays_finite():
     assert (heads.predict({"mean": constant})[1, -1] == labels).all()
 
 
+def test_a_feature_that_hardly_varies_in_training_does_not_rule_in_test():
+    (train, labels), (test, truth) = rows(300, 0), rows(300, 1)
+    nearly = np.random.default_rng(2).normal(1.0, 1e-5, (300, 8)).astype(np.float32)
+    heads = train_heads({"mean": np.hstack([train["mean"], nearly])}, labels, 3, CONFIG, 64, seed=0)
+    shifted = np.hstack([test["mean"], np.zeros((300, 8), np.float32)])
+    plain = train_heads({"mean": train["mean"]}, labels, 3, CONFIG, 64, seed=0).predict({"mean": test["mean"]})
+    score = (heads.predict({"mean": shifted})[1] == truth).mean(-1)
+    assert score.max() > (plain[1] == truth).mean(-1).max() - 0.05
+
+
 def test_gradient_is_autograds():
     torch.manual_seed(0)
     x, y = torch.randn(2, 5, 4), torch.tensor([0, 2, 1, 1, 0])

@@ -1,0 +1,47 @@
+"""Every number of a recipe has a rule, and a number outside of it is one sentence."""
+
+import pytest
+
+from skyframe.config import load_recipe
+from skyframe.config.ranges import RULES, numbers
+from skyframe.spec import InputError
+
+
+def test_every_number_of_a_recipe_but_the_seed_has_a_rule_and_no_rule_is_without_a_number():
+    patterns = {pattern for pattern, _, _ in numbers(load_recipe("skysense_demo"))}
+    assert patterns - {"seed"} == RULES.keys()
+
+
+def test_keys_are_the_ones_that_a_user_types():
+    found = {key: value for _, key, value in numbers(load_recipe("skysense_demo", ["data.frames={s2: 5}"]))}
+    assert found["data.frames.s2"] == 5 and found["optim.betas[1]"] == 0.999
+    assert found["model.encoders.hr.depths[2]"] == 2 and "loss.symmetric" not in found
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("train.devices=0", "skysense_demo: train.devices is 0, expected at least 1"),
+        ("data.workers=-1", "data.workers is -1, expected 0 or more"),
+        ("loss.student_temp=0", "loss.student_temp is 0.0, expected a positive number"),
+        ("views.drop_frames=1", "views.drop_frames is 1.0, expected at least 0 and below 1"),
+        ("loss.ema_end=1.1", "loss.ema_end is 1.1, expected a share from 0 to 1"),
+        ("loss.alpha=.nan", "loss.alpha is nan, expected 0 or more"),
+        ("optim.lr=inf", "optim.lr is inf, expected a positive number"),
+        ("optim.betas=[0.9, 1.5]", "optim.betas[1] is 1.5, expected at least 0 and below 1"),
+        ("optim.betas=[0.9]", "optim.betas is [0.9], expected two numbers"),
+        ("model.encoders.s2.patch_px=0", "model.encoders.s2.patch_px is 0, expected at least 1"),
+        ("name=a/b", "name is 'a/b', expected a plain folder name"),
+        ("name=..", "name is '..', expected a plain folder name"),
+        ("name=''", "name is '', expected a plain folder name"),
+    ],
+)
+def test_numbers_out_of_range_are_one_sentence(override, sentence):
+    with pytest.raises(InputError) as error:
+        load_recipe("skysense_demo", [override])
+    assert sentence in str(error.value) and "\n" not in str(error.value)
+
+
+def test_borders_belong_to_the_range():
+    edges = ["loss.ema_end=1", "views.drop_frames=0", "train.threads=0", "model.geo.momentum=0", "loss.beta=0"]
+    assert load_recipe("skysense_demo", edges).loss.ema_end == 1.0
