@@ -1,0 +1,1 @@
+"""Ratios (`bench_*.py`) and long proofs (`prove.py`)."""

@@ -154,7 +154,12 @@ def evaluate(suite: str, encoder: Path, overrides: tuple[str, ...], out: Path | 
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--encoder", type=click.Path(path_type=Path), required=True, help="exported `model` folder")
 @click.option("--scene", type=click.Path(path_type=Path), required=True, help="cube whose embeddings are mapped")
-@click.option("--results", type=click.Path(path_type=Path), required=True, help="results.csv of `skyframe evaluate`")
+@click.option(
+    "--results",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    required=True,
+    help="results.csv of `skyframe evaluate`",
+)
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="HTML file; RUN/report.html by default")
 def report(run: Path, encoder: Path, scene: Path, results: Path, out: Path | None) -> None:
     """Write one self-contained HTML page about a run."""
@@ -167,7 +172,7 @@ def report(run: Path, encoder: Path, scene: Path, results: Path, out: Path | Non
 def main() -> None:
     """Entry point: bad input is one sentence and exit code 2."""
     try:
-        cli(standalone_mode=False)
+        cli(prog_name="skyframe", standalone_mode=False)
     except InputError as error:
         _refuse(str(error))
     except click.exceptions.NoArgsIsHelpError as error:

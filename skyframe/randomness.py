@@ -1,4 +1,4 @@
-"""Counter-based randomness: every draw is a hash of (seed, epoch, sample index, purpose), equal on CPU, GPU and any rank.
+"""Counter-based randomness: a draw is a hash of (seed, epoch, sample index, purpose), equal on CPU, GPU and any rank.
 
 The mixer is SplitMix64's finaliser (Steele, Lea, Flood, OOPSLA 2014). Nothing here has state, so a resumed run repeats
 the very draws of the run that was interrupted.

@@ -24,7 +24,7 @@ def shared_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def earth(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two small simulated cubes of different climates: `a` and `b`, 640 m each, half with imagery."""
+    """A folder with two simulated cubes of different climates: `a` and `b`, 1280 m x 640 m each, half with imagery."""
     from skyframe.data.synthetic.simulate import simulate
 
     root = tmp_path_factory.mktemp("earth")
@@ -60,3 +60,26 @@ def optical_only(earth: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     values, valid = (np.concatenate([getattr(s, key) for s in series], -1) for key in ("values", "valid"))
     writer.write("s2", 0, 0, values, valid.astype(np.uint8))
     return writer.finish()
+
+
+@pytest.fixture(scope="session")
+def nano_run(earth: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two training steps on both cubes, all three modalities. Tests that alter it work on a copy."""
+    from skyframe.train.run import pretrain
+    from tests.system.batches import nano_recipe
+
+    where = [f"data.cubes=[{earth}/a,{earth}/b]", f"train.run_dir={tmp_path_factory.mktemp('runs')}", "name=nano"]
+    return pretrain(nano_recipe(*where, "train.max_steps=2", "loss.ema_start=0.5"), show=False)
+
+
+@pytest.fixture(scope="session")
+def exported(nano_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run's modules, one folder each. Tests that alter one work on a copy."""
+    from skyframe.export import export_run
+    from skyframe.train.checkpoint import read_checkpoint
+    from skyframe.train.run import load_run
+
+    recipe, checkpoint = load_run(nano_run)
+    out = tmp_path_factory.mktemp("export") / "nano"
+    export_run(read_checkpoint(checkpoint), recipe, out)
+    return out

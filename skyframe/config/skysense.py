@@ -146,7 +146,7 @@ class SkySenseRecipe(Recipe):
                 f"{where}: views.local_crops is {views.local_crops} but data.modalities has no 'hr' to cut them "
                 "from; set it to 0"
             )
-        if views.local_px > views.crop_px:
+        if views.local_crops and views.local_px > views.crop_px:
             raise InputError(f"{where}: views.local_px {views.local_px} is larger than views.crop_px {views.crop_px}")
         for name in data.modalities:
             if name not in model.encoders:

@@ -1,0 +1,1 @@
+"""Cubes: written, read, planned, cut into views, ingested and simulated."""

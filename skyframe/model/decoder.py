@@ -10,7 +10,6 @@ from torch.nn import functional
 from skyframe.model.attention import init_weights
 from skyframe.spec import InputError
 
-
 PART_SPREAD = 0.1
 """Initial difference between the parts of one token, as a share of what they have in common  # ours"""
 
@@ -36,7 +35,7 @@ class UpHead(nn.Module):
         self.weight = nn.Parameter(torch.empty(up_scale * up_scale * out_dim, in_dim))
         self.bias = nn.Parameter(torch.zeros(up_scale * up_scale * out_dim))
         init_weights(self, seed)
-        with torch.no_grad():  # the parts of a token start nearly alike, or neighbouring positions would start unrelated
+        with torch.no_grad():  # parts of a token start nearly alike, or neighbouring positions would start unrelated
             shared = self.weight[:out_dim].repeat(up_scale * up_scale, 1)
             self.weight.copy_(shared + PART_SPREAD * self.weight)
 

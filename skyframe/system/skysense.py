@@ -204,7 +204,7 @@ class SkySense(nn.Module):
         return terms | self._alignment(s_tokens)
 
     def _positions(self, u: Batch, draw: Draw) -> Tensor | None:
-        """Positions fused in this pass, int64 `[B, P]`; None = all. Fusion is exact at each, whatever the others are."""
+        """Positions fused in this pass, int64 `[B, P]`; None = all. Fusion is exact at each, whatever the rest."""
         share = self.model_config.fusion.positions
         if share >= 1 or u.pixel is None:
             return None

@@ -111,7 +111,9 @@ def _find_start(run: Path, recipe: SkySenseRecipe, resume: str) -> Path | None:
         raise InputError(f"resume: {resume!r} is not one of 'no', 'auto'")
     saved = run / "recipe.yaml"
     checkpoint = latest(run / "checkpoints")
-    if saved.is_file() and _leader():
+    if _leader() and not saved.is_file() and run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise InputError(f"{run}: is there but holds no recipe.yaml, so it is no run; choose another name=")
+    if _leader() and saved.is_file():
         if resume == "no":
             raise InputError(
                 f"{run}: a run of this name is there already; add resume=auto to continue it, or choose another name="

@@ -45,3 +45,9 @@ def test_numbers_out_of_range_are_one_sentence(override, sentence):
 def test_borders_belong_to_the_range():
     edges = ["loss.ema_end=1", "views.drop_frames=0", "train.threads=0", "model.geo.momentum=0", "loss.beta=0"]
     assert load_recipe("skysense_demo", edges).loss.ema_end == 1.0
+
+
+def test_a_local_crop_must_fit_only_where_there_is_one():
+    assert load_recipe("skysense_demo", ["views.crop_px=2", "views.local_px=4"]).views.crop_px == 2
+    with pytest.raises(InputError, match=r"views.local_px 4 is larger than views.crop_px 2"):
+        load_recipe("skysense_demo", ["views.crop_px=2", "views.local_px=4", "views.local_crops=1"])

@@ -64,7 +64,7 @@ def test_paper_recipe_holds_the_sheets_integers():
         ("optim.lr=-1", "optim.lr is -1.0, expected a positive number"),
         ("train.max_steps", "has no '=', expected key=value"),
         ("data.modalities=[s2,radar]", "modality 'radar' has no encoder"),
-        ("train.devices=3", "is not a multiple of 3 ranks"),
+        ("train.devices=7", "is not a multiple of 7 ranks"),
     ],
 )
 def test_mistakes_are_one_sentence(override, sentence):

@@ -67,7 +67,8 @@ def test_blur_keeps_the_mean_and_lowers_the_spread():
     batch = _batch(0.0, ("hr",))
     noise = torch.rand(2, 3, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
     batch = dataclasses.replace(batch, series={"hr": dataclasses.replace(batch.series["hr"], values=noise)})
-    soft = photometric(batch, SPEC.modalities, ViewsConfig(gain=0, offset=0, blur=1, solarize=0), _draw(3, 4)).series["hr"].values
+    only_blur = ViewsConfig(gain=0, offset=0, blur=1, solarize=0)
+    soft = photometric(batch, SPEC.modalities, only_blur, _draw(3, 4)).series["hr"].values
     assert soft.std() < 0.5 * noise.std() and abs(float(soft.mean() - noise.mean())) < 1.0
 
 
@@ -75,6 +76,7 @@ def test_solarisation_inverts_the_bright_half_only():
     batch = _batch(0.0, ("hr",))
     ramp = torch.arange(256).float().reshape(1, 1, 1, 16, 16).expand(2, 3, 3, 16, 16)
     batch = dataclasses.replace(batch, series={"hr": dataclasses.replace(batch.series["hr"], values=ramp)})
-    out = photometric(batch, SPEC.modalities, ViewsConfig(gain=0, offset=0, blur=0, solarize=1), _draw(3, 4)).series["hr"].values[0, 0, 0].flatten()
+    only_solarize = ViewsConfig(gain=0, offset=0, blur=0, solarize=1)
+    out = photometric(batch, SPEC.modalities, only_solarize, _draw(3, 4)).series["hr"].values[0, 0, 0].flatten()
     assert torch.equal(out[:128], torch.arange(128).float())
     assert torch.allclose(out[128:], 255 - torch.arange(128, 256).float(), atol=1e-4)

@@ -89,7 +89,7 @@ def tile(world: World, frame: Frame, year: int, draw: bool = True) -> tuple[NDAr
         return None, boxes
     day = image_day(world, year)
     strips = [_strip(frame, row) for row in range(0, frame.height, _STRIP_PX)]
-    grounds = [land(world, Frame(s.y_m, s.x_m, 2 * s.gsd_m, s.height // 2, s.width // 2)) for s in strips]
+    grounds = [land(world, Frame(s.y_m, s.x_m, 2 * s.gsd_m, s.height // 2, s.width // 2).grown(1)) for s in strips]
     units, maps = joined(grounds)
     state = growth(world, units, year)
     look = _look(units, state, int(day - state.day[0]))
@@ -119,8 +119,18 @@ def _displayed(world: World, frame: Frame, colour: Floats) -> NDArray[np.uint8]:
     return _CURVE[grain.astype(np.uint16)]
 
 
-def _paint_land(world: World, frame: Frame, ground: Land, look: Look, colour: Floats) -> None:
-    """Paint everything but buildings and vehicles into `colour` `[3, H, W]`, reflectance."""
+def _without_margin(wide: Land) -> Land:
+    """The land without its margin of one pixel (its relief keeps it)."""
+    names = ("unit", "edge_m", "tract_edge_m", "street_m", "road_m", "hedge")
+    return replace(wide, frame=wide.frame.grown(-1), **{name: getattr(wide, name)[1:-1, 1:-1] for name in names})
+
+
+def _paint_land(world: World, frame: Frame, wide: Land, look: Look, colour: Floats) -> None:
+    """Paint everything but buildings and vehicles into `colour` `[3, H, W]`, reflectance.
+
+    The land comes at twice the pixel size with a margin of one pixel, so that what is interpolated has no seams.
+    """
+    ground = _without_margin(wide)
     unit = doubled(ground.unit)
     kind = ground.units.kind[ground.unit]
     vigour = np.float32(0.75) * fractal(world.key("vigour"), frame.ys, frame.xs, 140.0, 3, 0.7)
@@ -140,7 +150,7 @@ def _paint_land(world: World, frame: Frame, ground: Land, look: Look, colour: Fl
     trees = wood | hedge | ((kind == TOWN) & plots & (ground.street_m > 6.0))
     if trees.any():
         crowns(world, ground.frame, colour, trees, kind == CONIFER)
-    _streets(ground, kind, colour, clumps)
+    _streets(wide, kind, colour, clumps)
 
 
 def _look(units: Units, state: Growth, t: int) -> Look:
@@ -193,12 +203,12 @@ def _edges(ground: Land, kind: NDArray[np.int64], colour: Floats, clumps: Floats
             colour[c][chosen] = np.float32(paint[c]) * tone
 
 
-def _streets(ground: Land, kind: NDArray[np.int64], colour: Floats, clumps: Floats) -> None:
-    """Asphalt of roads and streets with pavements and centre lines."""
-    if not ((ground.road_m < 2.0).any() or (ground.street_m < 6.0).any()):
+def _streets(wide: Land, kind: NDArray[np.int64], colour: Floats, clumps: Floats) -> None:
+    """Asphalt of roads and streets with pavements and centre lines; the land still has its margin."""
+    if not ((wide.road_m < 2.0).any() or (wide.street_m < 6.0).any()):
         return
     dry = doubled(kind != WATER)
-    road, street = fine(ground.road_m), fine(np.minimum(ground.street_m, np.float32(50.0)))
+    road, street = fine(wide.road_m), fine(np.minimum(wide.street_m, np.float32(50.0)))
     hard = (road < 0.0) | ((street < 3.4) & dry)
     kerb = (street < 5.0) & dry & ~hard
     for chosen, paint in ((kerb, _RGB[:, GRAVEL] * 0.62), (hard, _RGB[:, ASPHALT])):

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 VIEW_M = 2560.0
 """Side of the square of land that is shown, at most."""
-DPI = 90
 _ZOOM_M = 160.0
 """Side of the cut of imagery with boxes."""
 _SEASONS = ((1, 20), (4, 20), (7, 1), (9, 20))
@@ -70,7 +69,7 @@ def draw_overview(cube: Cube, png: str | Path) -> Path:
     for spare in axes[2, 2:]:
         spare.remove()
     _draw_growth(figure, axes[2, 2].get_gridspec()[2, 2:], cube, window, series["s2"])
-    figure.savefig(png, dpi=DPI)
+    figure.savefig(png, dpi=82)
     return Path(png)
 
 
@@ -84,7 +83,7 @@ def _draw_seasons(axes: Sequence[Axes], cube: Cube, window: Window, s2: Series) 
     """Four clear dates of the first year, and the date whose half lies under cloud."""
     clear: NDArray[np.float64] = s2.valid.mean(axis=(1, 2))
     blue = s2.values[:, 0].astype(np.float32) * np.float32(1e-4)
-    murky = 200.0 * (1.0 - clear) + 2000.0 * np.median(blue, axis=(1, 2))
+    murky = 400.0 * (1.0 - clear) + 2000.0 * np.median(blue, axis=(1, 2))
     year = date_of(int(s2.day[0])).year
     picked = [int(np.argmin(np.abs(s2.day - day_of(date(year, *wanted))) + murky)) for wanted in _SEASONS]
     flags = read_flags(cube, "s2", cube.pixel_box("s2", window))
@@ -96,13 +95,13 @@ def _draw_seasons(axes: Sequence[Axes], cube: Cube, window: Window, s2: Series) 
 
 
 def _draw_radar(axes: Axes, s1: Series) -> None:
-    """Mean of three dates in June: red VV, green VH, blue their ratio, the usual composite."""
+    """Mean of six dates around June: red VV, green VH, blue their ratio, the usual composite."""
     year = date_of(int(s1.day[0])).year
     june = np.argsort(np.abs(s1.day - day_of(date(year, 6, 15))))[:3]
     vv, vh = (s1.values[june].astype(np.float32) * np.float32(0.01)).mean(axis=0)
     picture = np.stack([(vv + 18) / 14, (vh + 25) / 14, (vv - vh - 2) / 12], axis=-1)
     axes.imshow(np.clip(picture, 0.0, 1.0), interpolation="antialiased")
-    _bare(axes, "Sentinel-1, June: VV, VH, VV/VH")
+    _bare(axes, "Sentinel-1, about June: VV, VH, VV/VH")
 
 
 def _draw_truth(axes: Axes, cube: Cube, window: Window, name: str, colours: Sequence[str]) -> None:
@@ -123,7 +122,7 @@ def _draw_truth(axes: Axes, cube: Cube, window: Window, name: str, colours: Sequ
 
 
 def _draw_imagery(whole: Axes, zoom: Axes, cube: Cube) -> None:
-    """The tile with most buildings, and the busiest cut of it with its boxes."""
+    """A tile half built up, so that town and fields show, and the busiest cut of it with its boxes."""
     boxes = read_table(cube, "boxes")
     y, x = (
         boxes[corner].astype(np.float64) + boxes[size].astype(np.float64) / 2
@@ -131,7 +130,7 @@ def _draw_imagery(whole: Axes, zoom: Axes, cube: Cube) -> None:
     )
     tiles = np.argwhere(cube.manifest.arrays["hr/valid"].coverage) * HR_TILE_M
     count = [int(((y // HR_TILE_M == r // HR_TILE_M) & (x // HR_TILE_M == c // HR_TILE_M)).sum()) for r, c in tiles]
-    top, left = tiles[int(np.argmax(count))]
+    top, left = tiles[int(np.argmin(np.abs(np.array(count) - max(count) / 2)))]
     when = date_of(int(cube.days("hr")[0]))
     picture = read_series(cube, Window(cube.name, top, left, HR_TILE_M), names=["hr"])["hr"].values[0]
     shrunk = picture.reshape(3, 1024, 2, 1024, 2).mean(axis=(2, 4)).astype(np.uint8)

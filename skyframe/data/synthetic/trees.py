@@ -35,7 +35,8 @@ def crowns(world: World, frame: Frame, colour: Floats, trees: NDArray[np.bool_],
             continue
         rows, columns = np.flatnonzero(chosen.any(axis=1)), np.flatnonzero(chosen.any(axis=0))
         top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-        shade = fine(_domes(world, frame.ys[top:bottom], frame.xs[left:right], _SPACING_M[conifer]))
+        around = frame.grown(1)
+        shade = fine(_domes(world, around.ys[top : bottom + 2], around.xs[left : right + 2], _SPACING_M[conifer]))
         grown = Frame(frame.y_m + top * frame.gsd_m, frame.x_m + left * frame.gsd_m, frame.gsd_m / 2, *shade.shape)
         shade *= 1.0 + np.float32(0.16) * fractal(world.key("leaves hr"), grown.ys, grown.xs, 1.3, 2, 0.7)
         inside = doubled(chosen[top:bottom, left:right])
