@@ -85,7 +85,8 @@ def half(content: bytes) -> bytes:
 
 
 def flip(content: bytes) -> bytes:
-    return content[:1000] + bytes([content[1000] ^ 1]) + content[1001:]
+    """One bit of every 500th byte, so that every chunk of a shard is hit."""
+    return bytes(b ^ (i % 500 == 0) for i, b in enumerate(content))
 
 
 def future_checkpoint(place: Place) -> list[str]:
@@ -149,9 +150,16 @@ def run_without_checkpoint(place: Place) -> list[str]:
     return ["export", str(run), "out"]
 
 
-def report_words(place: Place, run: Path | str, scene: str | None = None) -> list[str]:
-    scene = scene or f"{place.earth}/a"
-    return ["report", str(run), "--encoder", f"{place.exported}/model", "--scene", scene, "--results", "results.csv"]
+def report(place: Place, run: Path, scene: str, results: str = "results.csv") -> list[str]:
+    (place.here / "results.csv").write_text("")
+    return ["report", str(run), "--encoder", f"{place.exported}/model", "--scene", scene, "--results", results]
+
+
+def run_folder_of_something_else(place: Place) -> list[str]:
+    words = place.pretrain()
+    (place.here / "runs" / "bad").mkdir()
+    (place.here / "runs" / "bad" / "thesis.txt").write_text("keep")
+    return words
 
 
 def out_of_place(place: Place) -> list[str]:
@@ -189,6 +197,7 @@ WRONG: list[Wrong] = [
     ("more samples than windows", lambda p: p.pretrain("train.global_batch=4096"), "expected at least 4096"),
     ("resume that is neither", lambda p: p.pretrain("resume=maybe"), "'maybe' is not one of 'no', 'auto'"),
     ("run that is there", run_that_is_there, "a run of this name is there already; add resume=auto"),
+    ("run folder of something else", run_folder_of_something_else, "holds no recipe.yaml, so it is no run"),
     ("resume of another recipe", lambda p: [*run_that_is_there(p), "seed=9", "resume=auto"], "with another recipe"),
     # stores
     (
@@ -211,7 +220,7 @@ WRONG: list[Wrong] = [
         "s2/values",
     ),
     (
-        "flipped bit in a shard",
+        "flipped bits in a shard",
         lambda p: p.pretrain(cubes=p.damaged("s1/values", flip)),
         "s1/values",
     ),
@@ -267,9 +276,9 @@ WRONG: list[Wrong] = [
         "fusion: has no features of its own",
     ),
     ("scores on cubes that are not there", lambda p: suite(p, "data.simulated.test=[nowhere]"), "nowhere"),
-    ("report without metrics", lambda p: report_words(p, p.earth), "no metrics.jsonl, expected a run folder"),
-    ("report without results", lambda p: report_words(p, p.run), "results.csv"),
-    ("report without a scene", lambda p: report_words(p, p.run, "nowhere"), "nowhere: no such cube"),
+    ("report without metrics", lambda p: report(p, p.earth, f"{p.earth}/a"), "no metrics.jsonl, expected a run folder"),
+    ("report without a scene", lambda p: report(p, p.run, "nowhere"), "nowhere: no such cube"),
+    ("report without results", lambda p: report(p, p.run, f"{p.earth}/a", "none.csv"), "'none.csv' does not exist"),
     # the command line itself
     ("unknown command", lambda p: ["pretain"], "No such command 'pretain'"),
     ("unknown option", lambda p: ["simulate", "new", "--extend", "1x1"], "No such option '--extend'"),

@@ -38,14 +38,26 @@ class RawPixels:
         parts, seen = [], []
         for name, modality in self.contract.modalities.items():
             if name in batch.series:
-                values, valid = _per_position(modality, batch.series[name], side)
-                parts.append(_statistics(values, valid, batch.series[name].day, modality.kind == "series"))
-                seen.append(reduce(valid, "b t n k c -> b n", "max"))
+                found, valid = _features(modality, batch.series[name], side)
+                parts.append(found)
+                seen.append(valid)
         fused = torch.cat(parts, -1)
         anything = torch.stack(seen).any(0)
         share = torch.where(anything.any(1, keepdim=True), anything, torch.ones_like(anything)).float()
         pooled = torch.einsum("bnd,bn->bd", fused, share) / share.sum(1, keepdim=True)
         return Features(fused, pooled)
+
+
+def _features(modality: Modality, series: SeriesBatch, side: int) -> tuple[Tensor, Tensor]:
+    """Statistics `[B, N, D]` of one modality and where anything of it was seen, bool `[B, N]`."""
+    is_series, shape = modality.kind == "series", (len(series.day), side**2)
+    if not series.valid.any():  # a stand-in: zeros without a pass over its pixels
+        width = len(modality.bands) * (2 + BINS if is_series else 2)
+        return torch.zeros(*shape, width, device=series.day.device), torch.zeros(
+            shape, dtype=torch.bool, device=series.day.device
+        )
+    values, valid = _per_position(modality, series, side)
+    return _statistics(values, valid, series.day, is_series), reduce(valid, "b t n k c -> b n", "max")
 
 
 def _side(modality: Modality, series: SeriesBatch) -> int:

@@ -69,7 +69,8 @@ def scene_pictures(encoder: Encoder, scene: Path, side_px: int = 96, label: str 
         InputError: the cube contradicts the encoder's contract or is smaller than one tile.
     """
     cube = open_cubes([str(scene)], encoder.contract, "report scene")[0]
-    tile, step = 2 * encoder.contract.crop_px, encoder.contract.crop_px
+    tile = 2 * encoder.contract.crop_px
+    step = 3 * tile // 4  # a quarter overlaps, so that no seam shows
     room = int(min(side_px * POSITION_GSD_M, cube.grid.height_m, cube.grid.width_m) // POSITION_GSD_M)
     if room < tile:
         raise InputError(

@@ -44,9 +44,9 @@ EXTINCTION = 0.55
 """k of Beer's law for leaves of mixed angle (Campbell & Norman 1998)."""
 _NOISE = np.array([32, 30, 30, 36, 40, 44, 46, 46, 40, 34], np.float32)
 """Radiometric and resampling noise, stored units (1e-4 reflectance)."""
-_CHUNK = 1024
-"""Columns of one matrix product: always the same shape, so that rounding does not depend on the block, and small enough
-that BLAS stays on its own thread."""
+_CHUNK = 256
+"""Columns of one matrix product: always the same shape, and below the width at which BLAS cuts a product in panels of
+unlike kernels, so that a column's rounding depends neither on the block nor on its place in it."""
 
 
 @dataclass(frozen=True)
@@ -112,16 +112,18 @@ class Scene:
         """Shares of the surface endmembers times `light` on day row `t`: float32 `[15, pixels]`, atmosphere rows 0."""
         state, unit = self.state, self.unit
         leafy, dry, soil = leaf_cover(state.green[t][unit] * self.vigour, state.brown[t][unit])
-        snow = state.snow[t]
+        # Traces are dropped unit by unit: skipping a block whose units have traces alone would show at its edge.
+        snow, petals = (np.where(share > 0.01, share, np.float32(0)) for share in (state.snow[t], state.petals[t]))
         rest = self.rest * light
         out = np.zeros((len(_SPECTRA), len(unit)), np.float32)
-        if snow.max() > 0.01:
+        if snow.any():
             white_ = (snow * (1.0 - self.tall * 0.8))[unit]
-            out[SNOW] = rest * white_
+            above = self.static[1:].sum(axis=0) + self.tree  # roofs, roads and crowns hold less of it
+            out[SNOW] = rest * white_ + above * light * (np.float32(0.4) * snow)[unit]
             rest = rest * (1.0 - white_)
         leafy = leafy * rest
-        if state.petals[t].max() > 0.01:
-            out[PETALS] = leafy * state.petals[t][unit]
+        if petals.any():
+            out[PETALS] = leafy * petals[unit]
             leafy = leafy - out[PETALS]
         np.multiply(self.leaves, leafy, out=out[UPRIGHT : NEEDLES + 1])
         out[DRY] = dry * rest

@@ -38,7 +38,7 @@ def doubled(values: NDArray[Scalar]) -> NDArray[Scalar]:
 
 
 def fine(padded: Floats) -> Floats:
-    """`[H + 2, W + 2]`, a pixel of margin on each side, to `[2 H, 2 W]`: twice the resolution, linear between centres."""
+    """`[H + 2, W + 2]`, a margin of one pixel, to `[2 H, 2 W]`: twice the resolution, linear between centres."""
     rows = np.empty((2 * padded.shape[0] - 4, padded.shape[1]), np.float32)
     rows[0::2] = 0.75 * padded[1:-1] + 0.25 * padded[:-2]
     rows[1::2] = 0.75 * padded[1:-1] + 0.25 * padded[2:]
