@@ -171,6 +171,8 @@ def report(run: Path, encoder: Path, scene: Path, results: Path, out: Path | Non
 
 def main() -> None:
     """Entry point: bad input is one sentence and exit code 2."""
+    # Threads that spin while they wait slow a shared machine down many times over.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         cli(prog_name="skyframe", standalone_mode=False)
     except InputError as error:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from skyframe.calendar import day_of
 from skyframe.data.synthetic.crops import CROPS
-from skyframe.data.synthetic.landscape import BARE, CONIFER, CROP, DECIDUOUS, TOWN, WATER, Land, Units, joined, land
+from skyframe.data.synthetic.landscape import CONIFER, CROP, DECIDUOUS, TOWN, WATER, Land, Units, joined, land
 from skyframe.data.synthetic.noise import Floats, fractal, hashed, uniform, value_noise, white
 from skyframe.data.synthetic.objects import BUILDING, VEHICLE, Things, buildings, select, vehicles
 from skyframe.data.synthetic.optics import (
@@ -44,6 +44,10 @@ from skyframe.data.synthetic.world import HR_PIXEL_M, Frame, World
 Boxes = dict[str, NDArray[Any]]
 _RGB = ENDMEMBERS[[2, 1, 0]]
 """Endmembers in red, green, blue."""
+_HEDGE = (_RGB[:, FLAT] * 0.45 + _RGB[:, UPRIGHT] * 0.35 + _RGB[:, DRY] * 0.1 + _RGB[:, DARK_SOIL] * 0.1).astype(
+    np.float32
+)
+"""Hedges and garden trees in leaf, as the Sentinel-2 law mixes them."""
 _WHITE = 0.42
 """Reflectance that becomes 255 after the display curve."""
 _CURVE = (255.0 * (np.arange(4096) / 4095.0) ** (1 / 1.8)).astype(np.uint8)
@@ -149,6 +153,9 @@ def _paint_land(world: World, frame: Frame, wide: Land, look: Look, colour: Floa
     plots = value_noise(world.key("garden trees"), ground.frame.ys, ground.frame.xs, 14.0) > 0.75
     trees = wood | hedge | ((kind == TOWN) & plots & (ground.street_m > 6.0))
     if trees.any():
+        planted = doubled(trees & ~wood)
+        for c in range(3):
+            colour[c][planted] = _HEDGE[c]
         crowns(world, ground.frame, colour, trees, kind == CONIFER)
     _streets(wide, kind, colour, clumps)
 
@@ -165,7 +172,6 @@ def _look(units: Units, state: Growth, t: int) -> Look:
     soil = (_RGB[:, [BRIGHT_SOIL]] * (1 - dark) + _RGB[:, [DARK_SOIL]] * dark) * soil_brightness(state.moisture[t])
     kind = units.kind
     soil[:, kind == WATER] = _RGB[:, [OPEN_WATER]]
-    soil[:, kind == BARE] = _RGB[:, [GRAVEL]] * 0.85
     cover[kind == WATER] = 0.0
     pitch = np.array([_ROW_M.get(crop.name, 0.0) for crop in CROPS] + [0.0], np.float32)
     row_m = np.where((kind == CROP) & (state.crop >= 0), pitch[state.crop], -1.0)

@@ -6,17 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyframe.data.synthetic.noise import Floats, fractal, hashed, uniform
-from skyframe.data.synthetic.optics import ENDMEMBERS, FLAT, NEEDLES, PALE, UPRIGHT
 from skyframe.data.synthetic.paint import doubled, fine
 from skyframe.data.synthetic.world import Frame, World
 
-_RGB = ENDMEMBERS[[2, 1, 0]]
 _SPACING_M = {False: 6.5, True: 4.5}
 """Distance between the stems of broadleaves and of conifers."""
+_MEAN_LIGHT = 0.68
+"""Mean of `_domes`: what it is divided by, so that a wood keeps the colour that Sentinel-2 sees."""
 
 
 def crowns(world: World, frame: Frame, colour: Floats, trees: NDArray[np.bool_], needles: NDArray[np.bool_]) -> None:
-    """Paint crowns wherever `trees` holds.
+    """Shade what is painted into crowns wherever `trees` holds.
 
     A crown is a dome over its stem (stems are a jittered lattice, the highest dome wins), bright towards the sun
     (south-east, up) and dark on its far side, with gaps of shadow between crowns. Domes are computed at half the
@@ -25,10 +25,9 @@ def crowns(world: World, frame: Frame, colour: Floats, trees: NDArray[np.bool_],
     Args:
         world: seed and climate.
         frame: the strip at twice the image's pixel size.
-        colour: float32 `[3, 2 H, 2 W]` reflectance, painted in place.
+        colour: float32 `[3, 2 H, 2 W]` reflectance of the canopy, shaded in place.
         trees, needles: bool `[H, W]` where trees stand, and where they are conifers.
     """
-    leaf = np.stack([_RGB[:, FLAT] * 0.45 + _RGB[:, UPRIGHT] * 0.35 + _RGB[:, PALE] * 0.12, _RGB[:, NEEDLES] * 1.05])
     for conifer in (False, True):
         chosen = trees & (needles if conifer else ~needles)
         if not chosen.any():
@@ -40,9 +39,9 @@ def crowns(world: World, frame: Frame, colour: Floats, trees: NDArray[np.bool_],
         grown = Frame(frame.y_m + top * frame.gsd_m, frame.x_m + left * frame.gsd_m, frame.gsd_m / 2, *shade.shape)
         shade *= 1.0 + np.float32(0.16) * fractal(world.key("leaves hr"), grown.ys, grown.xs, 1.3, 2, 0.7)
         inside = doubled(chosen[top:bottom, left:right])
-        light = shade[inside]
+        light = shade[inside] * np.float32(1.0 / _MEAN_LIGHT)
         for c in range(3):
-            colour[c, 2 * top : 2 * bottom, 2 * left : 2 * right][inside] = leaf[int(conifer), c] * light
+            colour[c, 2 * top : 2 * bottom, 2 * left : 2 * right][inside] *= light
 
 
 def _domes(world: World, ys: NDArray[np.float64], xs: NDArray[np.float64], spacing_m: float) -> Floats:
