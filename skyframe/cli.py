@@ -156,7 +156,7 @@ def evaluate(suite: str, encoder: Path, overrides: tuple[str, ...], out: Path | 
 @click.option("--scene", type=click.Path(path_type=Path), required=True, help="cube whose embeddings are mapped")
 @click.option(
     "--results",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     required=True,
     help="results.csv of `skyframe evaluate`",
 )
@@ -166,6 +166,8 @@ def report(run: Path, encoder: Path, scene: Path, results: Path, out: Path | Non
     from skyframe.evaluate.report import build_report
     from skyframe.export import load_module
 
+    if not results.is_file():
+        raise InputError(f"{results}: no such file, expected results.csv of `skyframe evaluate`; score the encoder first")
     click.echo(f"wrote {build_report(run, out or run / 'report.html', load_module(encoder), scene, results)}")
 
 
