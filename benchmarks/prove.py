@@ -155,8 +155,8 @@ def header(title: str) -> list[str]:
         f"# {title}",
         "",
         f"{datetime.date.today()}, `make prove`, commit {commit}; skyframe-eo {package.__version__}, "
-        f"torch {torch.__version__}, Python {platform.python_version()}, {os.cpu_count()}-core {platform.machine()} CPU, "
-        "one thread per cell, two cells side by side.",
+        f"torch {torch.__version__}, Python {platform.python_version()}, "
+        f"{os.cpu_count()}-core {platform.machine()} CPU, one thread per cell, two cells side by side.",
         "",
     ]
 

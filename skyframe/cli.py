@@ -167,7 +167,7 @@ def report(run: Path, encoder: Path, scene: Path, results: Path, out: Path | Non
     from skyframe.export import load_module
 
     if not results.is_file():
-        raise InputError(f"{results}: no such file, expected results.csv of `skyframe evaluate`; score the encoder first")
+        raise InputError(f"{results}: no such file, expected results.csv of `skyframe evaluate`; score the run first")
     click.echo(f"wrote {build_report(run, out or run / 'report.html', load_module(encoder), scene, results)}")
 
 

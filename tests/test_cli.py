@@ -278,7 +278,7 @@ WRONG: list[Wrong] = [
     ("scores on cubes that are not there", lambda p: suite(p, "data.simulated.test=[nowhere]"), "nowhere"),
     ("report without metrics", lambda p: report(p, p.earth, f"{p.earth}/a"), "no metrics.jsonl, expected a run folder"),
     ("report without a scene", lambda p: report(p, p.run, "nowhere"), "nowhere: no such cube"),
-    ("report without results", lambda p: report(p, p.run, f"{p.earth}/a", "none.csv"), "'none.csv' does not exist"),
+    ("report without results", lambda p: report(p, p.run, f"{p.earth}/a", "none.csv"), "none.csv: no such file"),
     # the command line itself
     ("unknown command", lambda p: ["pretain"], "No such command 'pretain'"),
     ("unknown option", lambda p: ["simulate", "new", "--extend", "1x1"], "No such option '--extend'"),

@@ -15,7 +15,7 @@ from skyframe.data.photometric import photometric
 from skyframe.geography import RegionIndex
 from skyframe.randomness import Draw, hash64
 from skyframe.sample import Batch
-from skyframe.spec import Modality, plain
+from skyframe.spec import InputError, Modality, plain
 from skyframe.system import SYSTEMS
 
 
@@ -54,6 +54,25 @@ class PretrainModule(pl.LightningModule):
         """What the exporter needs beside the weights, so that it never opens a cube."""
         checkpoint["modalities"] = {name: plain(dataclasses.asdict(m)) for name, m in self.canonical.items()}
         checkpoint["regions"] = self.regions.to_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on where the spec or the cubes changed in between: the run would be two runs in one.
+
+        Raises:
+            InputError: a modality's description or the regions differ from those the run was started with.
+        """
+        for name, modality in self.canonical.items():
+            now, then = plain(dataclasses.asdict(modality)), checkpoint["modalities"].get(name, {})
+            for key in (k for k in now if now[k] != then.get(k)):
+                raise InputError(
+                    f"spec {self.recipe.data.spec}: {name} has {key} {now[key]}, the run was started with "
+                    f"{then.get(key)}; restore the spec to resume, or choose another name="
+                )
+        if self.regions.to_dict() != checkpoint["regions"]:
+            raise InputError(
+                f"data.cubes: {', '.join(self.recipe.data.cubes)} make other regions than when the run was started, "
+                "expected the same cubes to resume; restore them, or choose another name="
+            )
 
     def configure_optimizers(self) -> Any:
         """AdamW without decay on norms, biases and tokens; warm-up, then cosine, per optimizer step."""

@@ -15,7 +15,7 @@ import torch
 
 from skyframe.config import SkySenseRecipe
 from skyframe.data.datamodule import CubeDataModule, StepSampler
-from skyframe.spec import InputError
+from skyframe.spec import InputError, find_yaml
 from skyframe.train.checkpoint import CHECKPOINT_FORMAT, latest, read_checkpoint
 from skyframe.train.module import PretrainModule
 from skyframe.train.progress import read_metrics
@@ -115,6 +115,7 @@ def test_kill_dash_nine_at_a_random_step_then_resume_is_bit_equal(earth, tmp_pat
     reached = int(newest.stem.removeprefix("step_"))
     assert 3 <= reached < 40, f"killed at step {when}, saved {reached}: the run ended before the kill"
     finish(start(earth, tmp_path, "killed", *more, "resume=auto"))
+    assert saved(tmp_path / "whole")["modalities"] == saved(run)["modalities"], "the spec was edited during this test"
     assert_equal(weights(tmp_path / "whole"), weights(run))
     left, right = ({r["step"]: r["total"] for r in read_metrics(tmp_path / n)} for n in ("whole", "killed"))
     assert left == right and len(left) == 40
@@ -186,6 +187,30 @@ def assert_near(left: dict[str, Any], right: dict[str, Any], names: list[str]) -
     assert num_heard > 50_000
     for name, value in left["state_dict"].items():  # teacher, centres, bank: moving averages of the above
         assert float((value.double() - right["state_dict"][name].double()).abs().max()) < 1e-3, name
+
+
+def test_a_run_is_not_resumed_on_another_spec_or_other_cubes(earth, tmp_path):
+    spec = tmp_path / "own.yaml"
+    spec.write_text(find_yaml("data_specs", "simulated_earth").read_text())
+    cubes = tmp_path / "cubes"
+    cubes.mkdir()
+    (cubes / "a").symlink_to(earth / "a")
+    recipe = nano_recipe(
+        f"data.cubes=[{cubes}/*]", f"data.spec={spec}", f"train.run_dir={tmp_path}", "name=r", "train.max_steps=1"
+    )
+    pretrain(recipe, show=False)
+    before = weights(tmp_path / "r")
+    (cubes / "b").symlink_to(earth / "b")
+    with pytest.raises(InputError, match=r"data.cubes: .*/cubes/\* make other regions than when the run was started"):
+        pretrain(recipe, resume="auto", show=False)
+    (cubes / "b").unlink()
+    text = spec.read_text()
+    spec.write_text(text.replace("units: dB", "units: decibel"))
+    with pytest.raises(InputError, match=r"own.yaml: s1 has units decibel, the run was started with dB; restore the"):
+        pretrain(recipe, resume="auto", show=False)
+    spec.write_text(text)
+    pretrain(recipe, resume="auto", show=False)
+    assert_equal(before, weights(tmp_path / "r"))
 
 
 def test_latest_alone_is_trusted(tmp_path):
