@@ -145,10 +145,12 @@ def test_two_processes_equal_one_though_one_holds_no_sar_and_both_resume_exactly
     one, two = (read_metrics(tmp_path / n) for n in ("one", "two"))
     assert [r["step"] for r in two] == [1, 2, 3, 4]
     for alone, both in zip(one, two, strict=True):
-        assert both["total"] == pytest.approx(alone["total"], rel=2e-6), alone["step"]
+        same_weights = alone["step"] == 1
+        assert both["total"] == pytest.approx(alone["total"], rel=1e-6 if same_weights else 3e-6), alone["step"]
         for term in (k for k in alone if k.startswith("loss/")):  # written with six decimals
-            assert both[term] == pytest.approx(alone[term], rel=5e-6, abs=2e-6), (alone["step"], term)
-    assert_near(saved(tmp_path / "one"), saved(tmp_path / "two"), optimised(recipe))
+            near = pytest.approx(alone[term], rel=1e-6 if same_weights else 2e-5, abs=2e-6)
+            assert both[term] == near, (alone["step"], term)
+    assert_near(saved(tmp_path / "one"), saved(tmp_path / "two"), recipe)
 
     run = tmp_path / "two"
     uninterrupted = weights(run)
@@ -159,34 +161,33 @@ def test_two_processes_equal_one_though_one_holds_no_sar_and_both_resume_exactly
     assert [(r["step"], r["total"]) for r in read_metrics(run)] == [(r["step"], r["total"]) for r in two]
 
 
-def optimised(recipe: SkySenseRecipe) -> list[str]:
-    """Names of the weights in the order in which the optimizer numbers them."""
-    data = CubeDataModule(recipe)
-    module = PretrainModule(recipe, data.modalities, data.regions)
-    names = {id(p): n for n, p in module.named_parameters()}
-    groups = module.configure_optimizers()["optimizer"].param_groups
-    return [names[id(p)] for group in groups for p in group["params"]]
-
-
-def assert_near(left: dict[str, Any], right: dict[str, Any], names: list[str]) -> None:
-    """Gradient averages agree to rounding, and weights wherever the gradient is more than rounding.
+def assert_near(left: dict[str, Any], right: dict[str, Any], recipe: SkySenseRecipe) -> None:
+    """Gradient averages agree to rounding, and weights where the gradient is more than rounding.
 
     Adam divides a gradient by its own size, so a weight whose true gradient is 0 (a query's bias, attention over a
     single pixel) moves by a full step in the direction of its rounding error, which no two reduction orders share.
+    Hence a weight counts if it was given a gradient, and each tensor's difference stands beside the way it came.
     """
+    data = CubeDataModule(recipe)
+    module = PretrainModule(recipe, data.modalities, data.regions)
+    begun = dict(module.named_parameters())
+    names = {id(p): n for n, p in begun.items()}
+    groups = module.configure_optimizers()["optimizer"].param_groups
     moments = [checkpoint["optimizer_states"][0]["state"] for checkpoint in (left, right)]
-    num_heard = 0
+    weights = [checkpoint["state_dict"] for checkpoint in (left, right)]
     loudest = max(float(m["exp_avg"].abs().max()) for m in moments[0].values())
-    for number, name in enumerate(names):
+    num_heard = 0
+    for number, name in enumerate(names[id(p)] for group in groups for p in group["params"]):
         a, b = (m[number] for m in moments)
-        assert float((a["exp_avg"] - b["exp_avg"]).abs().max()) < 1e-5 * loudest, name
+        assert float((a["exp_avg"] - b["exp_avg"]).abs().max()) < 3e-5 * loudest, name
         heard = a["exp_avg_sq"].sqrt() > 1e-4 * loudest
-        apart = (left["state_dict"][name] - right["state_dict"][name]).abs()[heard]
-        assert apart.numel() == 0 or float(apart.max()) < 2e-5, name
-        num_heard += apart.numel()
-    assert num_heard > 50_000
-    for name, value in left["state_dict"].items():  # teacher, centres, bank: moving averages of the above
-        assert float((value.double() - right["state_dict"][name].double()).abs().max()) < 1e-3, name
+        way = (weights[0][name] - begun[name].detach())[heard].norm()
+        assert (weights[0][name] - weights[1][name])[heard].norm() <= 3e-3 * way, name
+        num_heard += int(heard.sum())
+    assert num_heard > 300_000
+    for name in (n for n in weights[0] if "teacher" in n or n.endswith("bank") or ".center_" in n):
+        value, other = (w[name].double() for w in weights)
+        assert (value - other).norm() <= 5e-6 * value.norm() or float((value - other).abs().max()) < 5e-5, name
 
 
 def test_a_run_is_not_resumed_on_another_spec_or_other_cubes(earth, tmp_path):
