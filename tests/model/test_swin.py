@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from skyframe.model import ENCODERS
+from skyframe.model.attention import init_weights
 from skyframe.model.swin import Merge, PositionBias, SwinV2, WindowAttention
 from skyframe.model.windows import window_layout
 from skyframe.randomness import Draw
@@ -67,6 +68,7 @@ def test_window_attention_equals_the_naive_form(height, width, shift, grad):
 
 def test_unhidden_padding_answers_as_zero_tokens():
     module = WindowAttention(8, 2, 4)
+    init_weights(module, 0)
     torch.nn.init.normal_(module.qkv_weight, generator=torch.Generator().manual_seed(0))
     torch.nn.init.normal_(module.v_bias, generator=torch.Generator().manual_seed(1))
     x = rand(1, 9, 8)
@@ -80,6 +82,7 @@ def test_unhidden_padding_answers_as_zero_tokens():
 
 def test_logit_scale_is_clamped_at_log_100():
     module = WindowAttention(8, 2, 4)
+    init_weights(module, 0)
     torch.nn.init.normal_(module.qkv_weight, generator=torch.Generator().manual_seed(0))
     layout, x = window_layout(4, 4, 4, 0, True, CPU), rand(1, 16, 8)
 
