@@ -20,7 +20,7 @@ class DateEncoding(nn.Module):
 
     Args:
         dims: width of the tokens it is added to.
-        init_std: 0 as published. Above 0 the table starts as seasonal harmonics of this spread (six of them, in random
+        init_std: 0 as published. Above 0 the table starts as six seasonal harmonics of 0.88 x this spread (in random
             directions, the k-th weighing 1/k), so that neighbouring days start alike and dates matter from the first
             step  # ours
         seed: the directions, where `init_std` is not 0.
@@ -41,7 +41,7 @@ class DateEncoding(nn.Module):
 
 
 def _harmonics(dims: int, seed: int, count: int = 6) -> Tensor:
-    """Smooth rows of unit spread for 366 days, `[366, dims]`."""
+    """Smooth rows for 366 days, `[366, dims]`; spread 0.88, as directions are cut at two standard deviations."""
     order = torch.arange(1, count + 1)
     angle = 2 * math.pi * (torch.arange(DATE_ROWS - 1)[:, None] + 0.5) / (DATE_ROWS - 1) * order
     basis = torch.cat([angle.cos() / order, angle.sin() / order], dim=1)
