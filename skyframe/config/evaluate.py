@@ -60,6 +60,7 @@ class TaskConfig:
     modalities: tuple[str, ...] = ()  # what the encoder may see; empty = all of its contract
     clear_frames: int | None = None  # optical dates left per window, the others hidden as if clouded; none = all
     regions: Literal["auto", "place", "swapped", "unseen"] = "auto"  # the prototype region an encoder is told
+    label_share: float = 1.0  # share of the training and validation rows with labels; smaller ones lie in larger
     min_share: float = 0.5  # scene level: share of the window that the majority class must reach
     ignore: tuple[int, ...] = ()  # label values that are not classes
 
@@ -155,8 +156,9 @@ def _check_task(suite: Suite, task: TaskConfig, where: str) -> None:
         )
     if not task.metrics or not set(task.metrics) <= set(METRICS):
         raise InputError(f"{where}: metrics {list(task.metrics)}, expected some of {', '.join(METRICS)}")
-    if not 0 < task.min_share <= 1:
-        raise InputError(f"{where}: min_share is {task.min_share}, expected a share above 0 and at most 1")
+    for key in ("min_share", "label_share"):
+        if not 0 < getattr(task, key) <= 1:
+            raise InputError(f"{where}: {key} is {getattr(task, key)}, expected a share above 0 and at most 1")
     if task.clear_frames is not None and task.clear_frames < 0:
         raise InputError(f"{where}: clear_frames is {task.clear_frames}, expected 0 or more dates")
 

@@ -17,6 +17,7 @@ ZERO_UP: Rule = ("0 or more", lambda v: v >= 0)
 POSITIVE: Rule = ("a positive number", lambda v: v > 0)
 SHARE: Rule = ("a share from 0 to 1", lambda v: 0 <= v <= 1)
 SOME: Rule = ("a share above 0, at most 1", lambda v: 0 < v <= 1)
+HALF: Rule = ("from 0 to 0.5", lambda v: 0 <= v <= 0.5)
 BELOW_ONE: Rule = ("at least 0 and below 1", lambda v: 0 <= v < 1)
 
 RULES: dict[str, Rule] = {
@@ -38,8 +39,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(
         (
             "data.workers", "train.threads", "optim.min_lr", "optim.weight_decay", "optim.warmup_steps",
-            "optim.clip_norm", "views.local_crops", "views.jitter_days", "views.gain", "views.offset",
-            "model.date_std", "loss.alpha", "loss.beta",
+            "optim.clip_norm", "views.local_crops", "views.jitter_days", "views.shift_days", "views.gain",
+            "views.offset", "model.date_std", "loss.alpha", "loss.beta",
         ),
         ZERO_UP,
     ),
@@ -57,7 +58,8 @@ RULES: dict[str, Rule] = {
         ),
         SHARE,
     ),
-    **dict.fromkeys(("model.fusion.positions",), SOME),
+    "model.fusion.positions": SOME,
+    "views.split_least": HALF,
     **dict.fromkeys(
         ("optim.betas", "views.drop_frames", "model.encoders.*.drop_path", "model.fusion.drop_path"), BELOW_ONE
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from skyframe.evaluate.features import TEST, TRAIN, VAL, FeatureTable, Floats, I
 from skyframe.evaluate.metrics import cluster_confusion, score
 from skyframe.evaluate.probes.knn import knn_predict
 from skyframe.evaluate.probes.linear import train_heads
+from skyframe.randomness import hash64
 from skyframe.spec import InputError
 
 PIXEL_BATCH = 8
@@ -59,7 +61,8 @@ def make_target(task_name: str, task: TaskConfig, inputs: Inputs, labels: Ints) 
     per_row = labels.shape[1] if labels.ndim == 2 else 1
     index = np.flatnonzero(labels.ravel() >= 0)
     row = index // per_row
-    target = Target(index, labels.ravel()[index], inputs.part[row], inputs.cluster[row], inputs.classes[task.label])
+    part = _with_few_labels(inputs.part, task.label_share)
+    target = Target(index, labels.ravel()[index], part[row], inputs.cluster[row], inputs.classes[task.label])
     counts = {name: len(target.of(part)) for name, part in (("train", TRAIN), ("validation", VAL), ("test", TEST))}
     kinds = len(np.unique(target.label[target.of(TRAIN)]))
     if min(counts.values()) == 0 or kinds < 2:
@@ -70,6 +73,16 @@ def make_target(task_name: str, task: TaskConfig, inputs: Inputs, labels: Ints) 
             "draw more windows, lower min_share, or use larger cubes"
         )
     return target
+
+
+def _with_few_labels(part: Ints, share: float) -> Ints:
+    """The parts with all but a share of the training and of the validation rows left out (-1), the same ones always."""
+    kept = part.copy()
+    for which in (TRAIN, VAL):
+        rows = np.flatnonzero(part == which)
+        order = sorted(rows.tolist(), key=lambda row: hash64("label_share", row))
+        kept[order[math.ceil(share * len(rows)) :]] = -1
+    return kept
 
 
 def rows_of(task: TaskConfig, table: FeatureTable, target: Target) -> dict[str, Floats]:

@@ -68,5 +68,5 @@ class GeoContext(nn.Module):
         return torch.cat([fused, self.read(fused, region)], dim=-1)
 
     def project(self, fused: Tensor) -> Tensor:
-        """Unit-norm float32 features `[B, N, d]` that update the bank."""
-        return functional.normalize(wide(self.query(fused)), dim=-1)
+        """Float32 features `[..., d]` that update the bank: the queries, in their own scale."""
+        return wide(self.query(fused))

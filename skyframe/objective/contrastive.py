@@ -46,31 +46,32 @@ def cross_entropy(student_logits: Tensor, targets: Tensor, student_temp: float) 
     return -(targets.detach().float() * F.log_softmax(student_logits.float() / student_temp, dim=-1)).sum(-1)
 
 
-def info_nce(student: Tensor, teacher: Tensor, valid: Tensor, temp: float) -> Tensor:
-    """InfoNCE of each student row against the teacher rows of all ranks: the ablation of self-distillation.
+def info_nce(student: Tensor, teacher: Tensor, temp: float) -> Tensor:
+    """InfoNCE of each student row against the teacher rows of all ranks: the alternative to self-distillation.
 
-    The slow, obvious form, over the valid rows:
+    The slow, obvious form:
 
-        for i in valid: loss[i] = -log(exp(s[i] . t[i] / temp) / sum(exp(s[i] . t[j] / temp) for j in valid))
+        for i in rows: loss[i] = -log(exp(s[i] . t[i] / temp) / sum(exp(s[i] . t[j] / temp) for j in rows))
 
     Args:
-        student: `[R, d]` embeddings, carry gradient; normalised here.
-        teacher: `[R, d]` embeddings; R equal on every rank.
-        valid: bool `[R]`; other rows are neither anchors nor negatives.
+        student: `[R, d]` embeddings, carry gradient; normalised here. R may differ between ranks and may be 0.
+        teacher: `[R, d]` embeddings.
         temp: temperature.
 
     Returns:
-        float32 `[R]`, 0 where invalid.
+        float32 `[R]`.
 
     Source: van den Oord et al., arXiv 1807.03748, equation 4.
     """
     with fp32_island(student):
-        rows = F.normalize(torch.where(valid[:, None], student.float(), 0.0), dim=-1)
-        keys = F.normalize(torch.where(valid[:, None], teacher.detach().float(), 0.0), dim=-1)
-        everywhere = dist.gather_rows(valid.to(torch.uint8)).bool()
-        logits = (rows @ dist.gather_rows(keys).mT / temp).masked_fill(~everywhere[None], -1e9)
-        own = torch.arange(len(rows), device=rows.device) + dist.rank() * len(rows)
-        return torch.where(valid, F.cross_entropy(logits, own, reduction="none"), 0.0)
+        rows, keys = F.normalize(student.float(), dim=-1), F.normalize(teacher.detach().float(), dim=-1)
+        num = len(rows)
+        most = int(dist.all_max(torch.tensor(num, device=rows.device)))
+        everywhere = dist.gather_rows(F.pad(keys, (0, 0, 0, most - num)))
+        real = dist.gather_rows((torch.arange(most, device=rows.device) < num).to(torch.uint8)).bool()
+        logits = (rows @ everywhere.mT / temp).masked_fill(~real[None], -torch.inf)
+        own = torch.arange(num, device=rows.device) + dist.rank() * most
+        return F.cross_entropy(logits, own, reduction="none")
 
 
 @torch.no_grad()

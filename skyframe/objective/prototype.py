@@ -7,79 +7,65 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skyframe import dist
-from skyframe.objective.sinkhorn import fp32_island, sinkhorn
 
 
 @torch.no_grad()
-def prototype_statistics(
-    features: Tensor, valid: Tensor, bank: Tensor, eps: float, iterations: int
-) -> tuple[Tensor, Tensor]:
-    """What each sample adds to its region's prototypes: weighted feature sums and the weights' sums.
+def prototype_sums(
+    features: Tensor, region: Tensor, bank: Tensor, eps: float, iterations: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Balanced assignment of the step's fused features to their regions' prototypes: weighted sums and masses.
 
-    The slow, obvious form, for one sample:
+    The slow, obvious form, for each region r with a row on any rank:
 
-        A = sinkhorn(cosine(features, bank), eps, iterations)        # columns sum to 1/N_p
-        num, den = A.T @ features, A.sum(0)
+        rows = features of all ranks with region == r
+        A = sinkhorn(cosine(rows, bank[r]), eps, iterations)        # columns sum to 1/N_p
+        num[r], den[r] = A.T @ rows, A.sum(0)
 
-    Sinkhorn runs per sample, so the result does not depend on which samples share a rank or a micro-step.
+    All rows of a region are balanced together: one small crop shows one or two kinds of ground, and balanced alone it
+    would pull every prototype of its region towards them. Sums run in float64, so neither the rank split nor the
+    order of micro-steps shows. Collective: every rank calls it, with or without rows.
 
     Args:
-        features: `[B, N, d]` fused features in the bank's width, any float dtype.
-        valid: bool `[B, N]`; other positions take no part and are never read.
-        bank: float32 `[B, N_p, d]`, the prototypes of each sample's region.
+        features: `[M, d]` fused features in the bank's width and in their own scale; M may differ between ranks.
+        region: int64 `[M]`, -1 for a place outside every region (left out).
+        bank: float32 `[R, N_p, d]`, all prototypes.
         eps: entropy of the assignment over cosine similarities.
         iterations: Sinkhorn iterations.
 
     Returns:
-        float32 `[B, N_p, d]` and float32 `[B, N_p]`, without gradient; 0 for a sample without a valid position.
+        Regions present on any rank, int64 `[U]` ascending, and their sums, float64 `[U, N_p, d]` and `[U, N_p]`,
+        without gradient and the same on every rank.
 
     Source: SkySense (arXiv 2312.10115) section 3.4.
     """
-    with fp32_island(features):
-        rows = torch.where(valid[..., None], features.float(), 0.0)
-        similarity = F.normalize(rows, dim=-1) @ F.normalize(bank.float(), dim=-1).mT
-        assignment = sinkhorn(similarity, eps, iterations, valid)
-        return assignment.mT @ rows, assignment.sum(1)
+    ids, (num_prototypes, width) = _present(region), bank.shape[1:]
+    if len(ids) == 0:
+        none = bank.new_zeros(0, num_prototypes, width, dtype=torch.float64)
+        return ids, none, none[..., 0]
+    rows, shares = [], []
+    for r in ids:
+        rows.append(features[region == r].double())
+        cosine = F.normalize(rows[-1], dim=-1) @ F.normalize(bank[r].double(), dim=-1).T
+        best = cosine.max(-1, keepdim=True).values if len(cosine) else cosine[:, :1]
+        shares.append(((cosine - best) / eps).exp())  # a factor per row cancels
+    count = dist.all_sum(torch.tensor([len(x) for x in rows], device=features.device))
+    for _ in range(iterations):
+        shares = [q / (q.sum(-1, keepdim=True) * n) for q, n in zip(shares, count, strict=True)]
+        mass = dist.all_sum(torch.stack([q.sum(0) for q in shares]))
+        scale = torch.where(mass > 0, 1.0 / (mass * num_prototypes), 0.0)
+        shares = [q * f for q, f in zip(shares, scale, strict=True)]
+    num = dist.all_sum(torch.stack([q.T @ x for q, x in zip(shares, rows, strict=True)]))
+    return ids, num, dist.all_sum(torch.stack([q.sum(0) for q in shares]))
 
 
-@torch.no_grad()
-def merge_regions(region: Tensor, num: Tensor, den: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sum the statistics of every region over samples and ranks, before any moving average sees them.
-
-    The slow, obvious form, over the samples of all ranks:
-
-        for k, r in enumerate(region): num_of[r] += num[k]; den_of[r] += den[k]
-
-    Sums run in float64 as matrix products, so that neither the rank split nor the device's scheduling shows. Only
-    regions in the batch travel, padded to the fullest rank. Collective: every rank calls it, with or without samples.
-
-    Args:
-        region: int64 `[B]`, -1 for a place outside every region (left out). B may differ between ranks and may be 0.
-        num: `[B, N_p, d]` from `prototype_statistics`.
-        den: `[B, N_p]`.
-
-    Returns:
-        Regions present on any rank, int64 `[U]` ascending, and their sums, float64 `[U, N_p, d]` and `[U, N_p]`:
-        the same on every rank.
-    """
-    region, num, den = _sum_equal(region, num, den)
+def _present(region: Tensor) -> Tensor:
+    """Regions with a row on any rank, int64 ascending; -1 is none."""
+    here = torch.unique(region[region >= 0])
     if dist.active():
-        most = int(dist.all_max(torch.tensor(len(region), device=region.device)))
-        fills = ((region, -1), (num, 0), (den, 0))
-        region, num, den = (dist.gather_rows(_padded(rows, most, fill)) for rows, fill in fills)
-        region, num, den = _sum_equal(region, num, den)
-    return region, num, den
-
-
-def _sum_equal(region: Tensor, num: Tensor, den: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    ids = torch.unique(region[region >= 0], sorted=True)
-    picks = (ids[:, None] == region[None]).double()
-    summed = picks @ num.double().flatten(1)
-    return ids, summed.reshape(len(ids), *num.shape[1:]), picks @ den.double()
-
-
-def _padded(rows: Tensor, length: int, fill: int) -> Tensor:
-    return torch.cat([rows, rows.new_full((length - len(rows), *rows.shape[1:]), fill)])
+        most = int(dist.all_max(torch.tensor(len(here), device=region.device)))
+        padded = torch.cat([here, here.new_full((most - len(here),), -1)])
+        here = torch.unique(dist.gather_rows(padded))
+    return here[here >= 0]
 
 
 @torch.no_grad()
@@ -91,7 +77,7 @@ def updated_prototypes(old: Tensor, num: Tensor, den: Tensor, momentum: float) -
 
     Args:
         old: float32 `[U, N_p, d]`, rows of the present regions.
-        num: `[U, N_p, d]` from `merge_regions`.
+        num: `[U, N_p, d]` from `prototype_sums`.
         den: `[U, N_p]`.
         momentum: 0.99 is the default of the recipes.
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from skyframe import dist
-from skyframe.config.skysense import LossConfig, ModelConfig, SkySenseRecipe
+from skyframe.config.skysense import LossConfig, ModelConfig, SkySenseRecipe, ViewsConfig
 from skyframe.geography import RegionIndex
 from skyframe.model.factorised import FactorisedEncoder, masked_mean
 from skyframe.model.heads import DistillationHead
@@ -32,7 +32,7 @@ from skyframe.objective.contrastive import (
     sample_rows,
     update_center,
 )
-from skyframe.objective.prototype import merge_regions, prototype_statistics, updated_prototypes
+from skyframe.objective.prototype import prototype_sums, updated_prototypes
 from skyframe.objective.sinkhorn import sinkhorn_targets
 from skyframe.randomness import Draw, hash64
 from skyframe.sample import Batch, Features, Tokens
@@ -66,6 +66,7 @@ class SkySense(nn.Module):
         self.model_config: ModelConfig = recipe.model
         self.seed = recipe.seed
         self.regions = regions
+        self.views: ViewsConfig = recipe.views
         self.sources = tuple(recipe.loss.sources) or (*modalities, FUSED)
         self.student = FactorisedEncoder(modalities, recipe.model, regions.num_regions, hash64(recipe.seed, "encoder"))
         with torch.random.fork_rng(devices=[]):
@@ -81,6 +82,8 @@ class SkySense(nn.Module):
                     if self.config.alpha > 0
                 }
             )
+            for made in self.heads.values():  # InfoNCE compares embeddings, without output prototypes
+                cast(DistillationHead, made).last.requires_grad_(self.config.cl == "dino")
             self.projectors = nn.ModuleDict(
                 {
                     n: nn.Linear(recipe.model.aligned_dims, self.config.align_dims)
@@ -98,7 +101,7 @@ class SkySense(nn.Module):
         )  # 1 = some sample held this modality
         self.progress = 0.0
         self._pending_centres: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
-        self._pending_regions: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._pending_regions: list[tuple[Tensor, Tensor]] = []
         self._pending_fed: Tensor | None = None
         self._health: dict[str, Tensor] = {}
 
@@ -148,10 +151,10 @@ class SkySense(nn.Module):
                 center[level], dist.all_sum(total), dist.all_sum(count), self.config.center_momentum
             )
         if self.student.geo is not None:
-            region, num, den = (torch.cat(parts) for parts in zip(*self._pending_regions, strict=True))
-            ids, num, den = merge_regions(region, num, den)
-            old = self.student.geo.bank[ids]
-            self.student.geo.bank[ids] = updated_prototypes(old, num, den, self.model_config.geo.momentum)
+            features, region = (torch.cat(parts) for parts in zip(*self._pending_regions, strict=True))
+            bank, g = self.student.geo.bank, self.model_config.geo
+            ids, num, den = prototype_sums(features, region, bank, g.eps, g.iterations)
+            bank[ids] = updated_prototypes(bank[ids], num, den, g.momentum)
         if self._pending_fed is not None:
             self.fed = torch.maximum(self.fed, dist.all_max(self._pending_fed))
         self.discard_step()
@@ -185,11 +188,12 @@ class SkySense(nn.Module):
         drop = Draw(hash64(self.seed, "drop_path"), (u.epoch << 40) + u.index)
         s_tokens = self.student.tokens(u, drop)
         some = self._positions(u, drop)
-        s_fused, s_valid = self.student.fuse(_at(s_tokens, some), drop)
         with torch.no_grad():
             t_tokens = _matched(u, v, self.teacher.tokens(v))
-            t_fused, t_valid = self.teacher.fuse(_at(t_tokens, some))
+            own = self._dates(s_tokens, drop)
+            t_fused, t_valid = self.teacher.fuse(_at(_only(t_tokens, own, 1), some))
             t_full = self.teacher.with_context(t_fused, v.region)
+        s_fused, s_valid = self.student.fuse(_at(_only(s_tokens, own, 0), some), drop)
         s_full = self.student.with_context(s_fused, u.region)
         self._remember_prototypes(s_fused, s_valid, u.region)
         seen = torch.stack([t.valid.any() for t in s_tokens.values()]).int()
@@ -210,6 +214,21 @@ class SkySense(nn.Module):
             return None
         num = u.pixel.shape[1]
         return draw.named("positions").uniform(num).argsort(1)[:, : max(1, round(share * num))]
+
+    def _dates(self, tokens: Mapping[str, Tokens], draw: Draw) -> dict[str, Tensor]:
+        """Which side fuses which date: 0 the student, 1 the teacher, int64 `[B, T]`; empty = both fuse all.
+
+        What two sides with different dates share is the place, and nothing of a date's clouds, noise or choice. Each
+        date falls by itself, with a share drawn per place and modality, so that fusion meets short and long series.
+        """
+        if not self.views.split_dates:
+            return {}
+        turns, least = {}, self.views.split_least
+        for name, t in tokens.items():
+            stream = draw.named("dates", name)
+            share = least + (1 - 2 * least) * stream.named("share").uniform(1)
+            turns[name] = (stream.uniform(t.day.shape[1]) < share).long()
+        return turns
 
     def _contrastive(self, pairs: dict[str, Pair], drop: Draw) -> dict[str, Tensor]:
         """L_MGCL: pixel, object and image level of every source."""
@@ -248,29 +267,24 @@ class SkySense(nn.Module):
         self, source: str, level: int, student: Tensor, teacher: Tensor, valid: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Cross-entropy of the student's codes against the teacher's, per sample `[B]`, and which samples count."""
-        head, guide = self.heads[source], self.teacher_heads[source]
-        assert isinstance(head, DistillationHead) and isinstance(guide, DistillationHead)
+        head, guide = (cast(DistillationHead, heads[source]) for heads in (self.heads, self.teacher_heads))
+        kept = valid.flatten().nonzero().flatten()  # the others would cost as much and count nothing
+        rows, keys = (x.flatten(0, 2).index_select(0, kept) for x in (student, teacher))
         if self.config.cl == "infonce":
-            keys = guide.embed(teacher).detach()
-            flat = info_nce(
-                head.embed(student).flatten(0, 2),
-                keys.flatten(0, 2),
-                valid.flatten(),
-                self.config.student_temp,
-            )
-            return per_sample_mean(flat.reshape(valid.shape), valid)
-        s_logits = head(student)
-        with torch.no_grad():
-            t_logits = guide(teacher)
-            targets = self._targets(source, level, rearrange(t_logits, "b t r k -> (b t r) k"), valid.flatten())
-        rows = cross_entropy(rearrange(s_logits, "b t r k -> (b t r) k"), targets, self.config.student_temp)
-        return per_sample_mean(rows.reshape(valid.shape), valid)
+            with torch.no_grad():
+                keys = guide.embed(keys)
+            loss = info_nce(head.embed(rows), keys, self.config.student_temp)
+        else:
+            with torch.no_grad():
+                targets = self._targets(source, level, guide(keys))
+            loss = cross_entropy(head(rows), targets, self.config.student_temp)
+        full = loss.new_zeros(valid.numel()).index_copy(0, kept, loss)
+        return per_sample_mean(full.reshape(valid.shape), valid)
 
-    def _targets(self, source: str, level: int, logits: Tensor, valid: Tensor) -> Tensor:
+    def _targets(self, source: str, level: int, logits: Tensor) -> Tensor:
         if self.config.centering == "sinkhorn":
-            return sinkhorn_targets(logits, self.teacher_temp, self.config.sinkhorn_iterations, valid)
-        chosen = logits.float() * valid[:, None]
-        total, count = chosen.sum(0), valid.sum().float()
+            return sinkhorn_targets(logits, self.teacher_temp, self.config.sinkhorn_iterations)
+        total, count = logits.float().sum(0), torch.tensor(float(len(logits)), device=logits.device)
         before = self._pending_centres.get((source, level))
         self._pending_centres[source, level] = (
             (total, count) if before is None else (before[0] + total, before[1] + count)
@@ -318,15 +332,10 @@ class SkySense(nn.Module):
 
     @torch.no_grad()
     def _remember_prototypes(self, fused: Tensor, valid: Tensor, region: Tensor) -> None:
-        geo = self.student.geo
-        if geo is None:
-            return
-        g = self.model_config.geo
-        known = region >= 0
-        num, den = prototype_statistics(
-            geo.project(fused), valid & known[:, None], geo.rows(region), g.eps, g.iterations
-        )
-        self._pending_regions.append((region, num, den))
+        """Keep what moves the bank after the step: fused features of valid positions, and their regions."""
+        if self.student.geo is not None:
+            rows = region[:, None].expand_as(valid)[valid]
+            self._pending_regions.append((self.student.geo.project(fused[valid]), rows))
 
     def _share_bank(self) -> None:
         """Let the teacher read the student's bank, so that there is one."""
@@ -377,6 +386,13 @@ def _matched(u: Batch, v: Batch, tokens: Mapping[str, Tokens]) -> dict[str, Toke
     index = match_pixels(u.pixel, v.pixel)
     moved = _at(tokens, index.clamp_min(0))
     return {n: Tokens(t.values, t.valid & (index >= 0)[:, None], t.day) for n, t in moved.items()}
+
+
+def _only(tokens: Mapping[str, Tokens], own: Mapping[str, Tensor], side: int) -> dict[str, Tokens]:
+    """Tokens of the dates that are this side's; all where nothing was dealt out."""
+    return {
+        n: Tokens(t.values, t.valid & (own[n] == side)[..., None], t.day) if n in own else t for n, t in tokens.items()
+    }
 
 
 def _at(tokens: Mapping[str, Tokens], index: Tensor | None) -> dict[str, Tokens]:

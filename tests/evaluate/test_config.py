@@ -43,6 +43,7 @@ def test_overrides_reach_any_depth_and_select_keeps_the_suites_order():
         ("protocols=[svm]", "mine.yaml.protocols.0.: 'svm' is not one of 'knn', 'linear'"),
         ("select=[crop]", "mine.yaml: select names 'crop', expected some of crops; did you mean 'crops'"),
         ("tasks.crops.metrics=[f1]", "tasks.crops: metrics .'f1'., expected some of accuracy"),
+        ("tasks.crops.label_share=1.5", "tasks.crops: label_share is 1.5, expected a share above 0"),
         ("tasks.crops.min_share=0", "tasks.crops: min_share is 0.0, expected a share above 0"),
         ("tasks.crops.clear_frames=-1", "tasks.crops: clear_frames is -1, expected 0 or more dates"),
         ("tasks.crops.label=", "tasks.crops.label: expected str, got None"),

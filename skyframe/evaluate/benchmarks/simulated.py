@@ -193,7 +193,7 @@ def vary(inputs: Inputs, task: TaskConfig, contract: Contract, seed: int) -> Inp
     }
     num_regions = RegionIndex.from_dict(contract.regions).num_regions if contract.regions else 0
     samples, notes = [], []
-    for sample in inputs.samples:
+    for sample, part in zip(inputs.samples, inputs.part[inputs.row], strict=True):
         series = {n: s for n, s in sample.series.items() if n in kept}
         if task.clear_frames is not None:
             left = task.clear_frames
@@ -201,7 +201,9 @@ def vary(inputs: Inputs, task: TaskConfig, contract: Contract, seed: int) -> Inp
                 n: _hide(s, left, generator(seed, "clear", sample.index)) if n in optical else s
                 for n, s in series.items()
             }
-        samples.append(dataclasses.replace(sample, series=series, region=_told(sample, regions, num_regions)))
+        samples.append(
+            dataclasses.replace(sample, series=series, region=_told(sample, regions, part == TEST, num_regions))
+        )
     if task.modalities:
         notes.append(f"only {'+'.join(kept)}")
     if task.clear_frames is not None:
@@ -222,11 +224,15 @@ def _resolve_regions(inputs: Inputs, task: TaskConfig, contract: Contract) -> st
     return task.regions if task.regions != "auto" else "unseen" if mixed else "place"
 
 
-def _told(sample: Sample, regions: str, num_regions: int) -> int:
-    """The region the encoder is told: `swapped` is the one half the bank away."""
+def _told(sample: Sample, regions: str, is_test: bool, num_regions: int) -> int:
+    """The region the encoder is told: `swapped` names test places the region half the bank away.
+
+    The probe still learns from places told rightly, or it would learn to read the wrong prototypes as well.
+    """
     if regions == "unseen" or sample.region < 0:
         return -1
-    return (sample.region + max(1, num_regions // 2)) % num_regions if regions == "swapped" else sample.region
+    swapped = regions == "swapped" and is_test
+    return (sample.region + max(1, num_regions // 2)) % num_regions if swapped else sample.region
 
 
 def _hide(series: Series, left: int, rng: np.random.Generator) -> Series:

@@ -107,7 +107,18 @@ def test_variations_hide_what_they_say_and_leave_the_rest(world):
     blind = vary(inputs, TaskConfig("simulated", clear_frames=0), given, 0)
     assert not any(s.series["s2"].valid.any() for s in blind.samples)
     swapped = vary(inputs, TaskConfig("simulated", regions="swapped"), given, 0)
-    assert {(a.region, b.region) for a, b in zip(inputs.samples, swapped.samples, strict=True)} == {(0, 2), (-1, -1)}
+    told = {
+        (int(part), a.region, b.region)
+        for part, a, b in zip(inputs.part[inputs.row], inputs.samples, swapped.samples, strict=True)
+    }
+    assert told == {(TRAIN, 0, 0), (VAL, 0, 0), (TEST, -1, -1)}
+    reached = dataclasses.replace(inputs, samples=[dataclasses.replace(s, region=0) for s in inputs.samples])
+    swapped = vary(reached, TaskConfig("simulated", regions="swapped"), given, 0)
+    assert {(int(p), s.region) for p, s in zip(inputs.part[inputs.row], swapped.samples, strict=True)} == {
+        (TRAIN, 0),
+        (VAL, 0),
+        (TEST, 2),
+    }
     place = vary(inputs, TaskConfig("simulated", regions="place"), given, 0)
     assert [s.region for s in place.samples] == [s.region for s in inputs.samples]
     unseen = vary(inputs, TaskConfig("simulated", regions="unseen"), given, 0)
@@ -122,7 +133,8 @@ def test_auto_tells_no_region_where_only_some_windows_have_one(world):
     mixed = vary(inputs, TaskConfig("simulated"), given, 0)
     assert {s.region for s in mixed.samples} == {-1}
     assert mixed.source.endswith("regions unseen")
-    inside = dataclasses.replace(inputs, samples=[s for s in inputs.samples if s.region == 0])
+    known = [i for i, s in enumerate(inputs.samples) if s.region == 0]
+    inside = dataclasses.replace(inputs, samples=[inputs.samples[i] for i in known], row=inputs.row[known])
     assert {s.region for s in vary(inside, TaskConfig("simulated"), given, 0).samples} == {0}
 
 
