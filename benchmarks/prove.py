@@ -3,7 +3,7 @@
     make prove                                   everything that is not done yet
     python -m benchmarks.prove learning/full     only cells whose name contains the word
 
-Every cell runs the public command line, keeps its answer in .prove/cells/<name>.json and is skipped when it is there.
+Every cell runs the public command line, keeps its answer under .prove/ and is skipped when it is there.
 The tables under benchmarks/results/ hold command, versions, hardware and seeds.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import hashlib
 import json
 import os
 import platform
@@ -26,8 +27,11 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / ".prove"
+SETTINGS = [*(ROOT / "recipes").rglob("*.yaml"), *(ROOT / "data_specs").glob("*.yaml"), Path(__file__)]
+CELLS_OF = WORK / hashlib.sha256(b"".join(path.read_bytes() for path in sorted(SETTINGS))).hexdigest()[:8]
+"""Runs and answers belong to the recipes, specs and settings they were made with; changed ones start anew."""
 SEEDS = (0, 1, 2)
-STEPS = 300
+STEPS = 260
 VARIANTS = {
     "full": [],
     "no_mgcl": ["loss.alpha=0"],
@@ -56,7 +60,7 @@ class Cell:
 def skyframe(*words: str) -> None:
     """Run the command line with one thread, so that two cells share two cores fairly."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    log = WORK / "logs"
+    log = CELLS_OF / "logs"
     log.mkdir(parents=True, exist_ok=True)
     with (log / f"{time.time_ns()}.txt").open("w") as file:
         file.write(" ".join(words) + "\n")
@@ -109,7 +113,7 @@ def cubes() -> Path:
 def learning(variant: str, seed: int) -> dict[str, Any]:
     """Pretrain, export and score one variant under one seed."""
     name = f"{variant}_seed{seed}"
-    folder, run = cubes(), WORK / "runs" / name
+    folder, run = cubes(), CELLS_OF / "runs" / name
     begun = time.perf_counter()
     skyframe(
         "pretrain", "skysense_s2s1", f"data.cubes=[{folder}/train_*]", f"name={name}",
@@ -117,7 +121,7 @@ def learning(variant: str, seed: int) -> dict[str, Any]:
         *VARIANTS[variant],
     )  # fmt: skip
     seconds = time.perf_counter() - begun
-    out = WORK / "encoders" / name
+    out = CELLS_OF / "encoders" / name
     if not out.is_dir():
         skyframe("export", str(run), str(out))
     return {"variant": variant, "seed": seed, "pretrain_s": round(seconds), "rows": scores("prove", name, seed)}
@@ -125,9 +129,9 @@ def learning(variant: str, seed: int) -> dict[str, Any]:
 
 def scores(suite: str, name: str, seed: int) -> list[dict[str, str]]:
     """Rows of a suite for an exported encoder and its baselines."""
-    folder = WORK / "evaluation" / f"{suite}_{name}"
+    folder = CELLS_OF / "evaluation" / f"{suite}_{name}"
     skyframe(
-        "evaluate", suite, str(WORK / "encoders" / name / "model"), f"seeds=[{seed}]",
+        "evaluate", suite, str(CELLS_OF / "encoders" / name / "model"), f"seeds=[{seed}]",
         f"data.simulated.train=[{cubes()}/train_*]", f"data.simulated.test=[{cubes()}/test_*]", "--out", str(folder),
     )  # fmt: skip
     with (folder / "results.csv").open(newline="") as file:
@@ -151,7 +155,7 @@ CELLS = [
 
 def answer(cell: Cell) -> dict[str, Any] | None:
     """Run a cell, or read its answer; None where it failed (the reason is printed)."""
-    path = WORK / "cells" / f"{cell.name.replace('/', '_')}.json"
+    path = CELLS_OF / "cells" / f"{cell.name.replace('/', '_')}.json"
     if path.is_file():
         return dict(json.loads(path.read_text()))
     begun = time.perf_counter()
