@@ -1,11 +1,11 @@
 """Runs a function on real gloo processes, for tests that compare several ranks with one.
 
-    from tests.distributed import run_ranks
+from tests.distributed import run_ranks
 
-    def _half(rank: int, world: int, rows: Tensor) -> Tensor:      # module level, so that the children can import it
-        return dist.all_sum(rows.chunk(world)[rank].sum(0))
+def _half(rank: int, world: int, rows: Tensor) -> Tensor:      # module level, so that the children can import it
+    return dist.all_sum(rows.chunk(world)[rank].sum(0))
 
-    first, second = run_ranks(_half, torch.ones(4, 3))
+first, second = run_ranks(_half, torch.ones(4, 3))
 """
 
 from __future__ import annotations

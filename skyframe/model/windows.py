@@ -33,9 +33,7 @@ class Layout:
 
 
 @lru_cache(maxsize=256)
-def window_layout(
-    height: int, width: int, window: int, shift: int, mask_padding: bool, device: torch.device
-) -> Layout:
+def window_layout(height: int, width: int, window: int, shift: int, mask_padding: bool, device: torch.device) -> Layout:
     """Layout of a `height` x `width` map, cut into windows after a cyclic shift up and left.
 
     Args:

@@ -26,7 +26,6 @@ from skyframe.objective.contrastive import (
     centred_targets,
     cross_entropy,
     info_nce,
-    match_pixels,
     object_centres,
     per_sample_mean,
     sample_rows,
@@ -37,6 +36,7 @@ from skyframe.objective.sinkhorn import sinkhorn_targets
 from skyframe.randomness import Draw, hash64
 from skyframe.sample import Batch, Features, Tokens
 from skyframe.spec import Modality
+from skyframe.system.pairing import at_positions, frame_mean, matched, of_side, take
 
 FUSED = "fused"
 LEVELS = ("pix", "obj", "img")
@@ -189,11 +189,11 @@ class SkySense(nn.Module):
         s_tokens = self.student.tokens(u, drop)
         some = self._positions(u, drop)
         with torch.no_grad():
-            t_tokens = _matched(u, v, self.teacher.tokens(v))
+            t_tokens = matched(u, v, self.teacher.tokens(v))
             own = self._dates(s_tokens, drop)
-            t_fused, t_valid = self.teacher.fuse(_at(_only(t_tokens, own, 1), some))
+            t_fused, t_valid = self.teacher.fuse(at_positions(of_side(t_tokens, own, 1), some))
             t_full = self.teacher.with_context(t_fused, v.region)
-        s_fused, s_valid = self.student.fuse(_at(_only(s_tokens, own, 0), some), drop)
+        s_fused, s_valid = self.student.fuse(at_positions(of_side(s_tokens, own, 0), some), drop)
         s_full = self.student.with_context(s_fused, u.region)
         self._remember_prototypes(s_fused, s_valid, u.region)
         seen = torch.stack([t.valid.any() for t in s_tokens.values()]).int()
@@ -248,7 +248,7 @@ class SkySense(nn.Module):
         rows = {}
         if "pix" in c.granularity:
             index, valid = sample_rows(pair.valid, c.pixel_rows, draw.named("rows"))
-            rows["pix"] = (_take(pair.student, index), _take(pair.teacher, index), valid)
+            rows["pix"] = (take(pair.student, index), take(pair.teacher, index), valid)
         if "obj" in c.granularity:
             b = pair.student.shape[0]
             s, t, valid = object_centres(
@@ -260,7 +260,7 @@ class SkySense(nn.Module):
             rows["obj"] = tuple(rearrange(x, "(b t) ... -> b t ...", b=b) for x in (s, t, valid))  # type: ignore[assignment]
         if "img" in c.granularity:
             valid = pair.valid.any(-1, keepdim=True)
-            rows["img"] = (_frame_mean(pair.student, pair.valid), _frame_mean(pair.teacher, pair.valid), valid)
+            rows["img"] = (frame_mean(pair.student, pair.valid), frame_mean(pair.teacher, pair.valid), valid)
         return rows
 
     def _distil(
@@ -309,7 +309,7 @@ class SkySense(nn.Module):
         tokens = self.student._aligned("hr", raw, encoder.side(series), encoder.token_grid(series))
         valid = flags[..., None] & pair.valid.any(-1, keepdim=True)
         loss, here = self._distil(
-            "hr", LEVELS.index("img"), tokens.mean(2, keepdim=True), _frame_mean(pair.teacher, pair.valid), valid
+            "hr", LEVELS.index("img"), tokens.mean(2, keepdim=True), frame_mean(pair.teacher, pair.valid), valid
         )
         terms["hr/img"] = terms["hr/img"] + (loss * here).mean() / count
 
@@ -365,42 +365,3 @@ class SkySense(nn.Module):
                 self._health[f"effective_rank/{name}"] = effective_rank(rows)
                 self._health[f"feature_std/{name}"] = feature_std(rows)
                 self._health[f"teacher_agreement/{name}"] = agreement(p.student[p.valid][:2048], rows)
-
-
-def _take(values: Tensor, index: Tensor) -> Tensor:
-    """Rows `[B, T, R, D]` of `[B, T, N, D]` at index `[B, T, R]`."""
-    return values.gather(2, index[..., None].expand(*index.shape, values.shape[-1]))
-
-
-def _frame_mean(values: Tensor, valid: Tensor) -> Tensor:
-    """Spatial mean per frame, `[B, T, 1, D]`."""
-    b = values.shape[0]
-    mean = masked_mean(rearrange(values, "b t n d -> (b t) n d"), rearrange(valid, "b t n -> (b t) n"))
-    return rearrange(mean, "(b t) d -> b t 1 d", b=b)
-
-
-def _matched(u: Batch, v: Batch, tokens: Mapping[str, Tokens]) -> dict[str, Tokens]:
-    """The teacher's tokens in the order of the student's positions; invalid where its view does not show the ground."""
-    if u.pixel is None or v.pixel is None:
-        return dict(tokens)
-    index = match_pixels(u.pixel, v.pixel)
-    moved = _at(tokens, index.clamp_min(0))
-    return {n: Tokens(t.values, t.valid & (index >= 0)[:, None], t.day) for n, t in moved.items()}
-
-
-def _only(tokens: Mapping[str, Tokens], own: Mapping[str, Tensor], side: int) -> dict[str, Tokens]:
-    """Tokens of the dates that are this side's; all where nothing was dealt out."""
-    return {
-        n: Tokens(t.values, t.valid & (own[n] == side)[..., None], t.day) if n in own else t for n, t in tokens.items()
-    }
-
-
-def _at(tokens: Mapping[str, Tokens], index: Tensor | None) -> dict[str, Tokens]:
-    """Tokens at positions int64 `[B, P]`; None = all of them."""
-    if index is None:
-        return dict(tokens)
-    found = {}
-    for name, t in tokens.items():
-        rows = index[:, None].expand(-1, t.values.shape[1], -1)
-        found[name] = Tokens(_take(t.values, rows), t.valid.gather(2, rows), t.day)
-    return found

@@ -9,7 +9,7 @@ import torch
 from skyframe.randomness import Draw, hash64
 from skyframe.sample import Tokens
 from skyframe.spec import InputError
-from skyframe.system import skysense
+from skyframe.system import pairing
 from tests.distributed import run_ranks
 from tests.system.batches import CROP_PX, nano_system, random_batch, random_sample, views_of, with_values
 
@@ -103,7 +103,7 @@ def test_identical_towers_and_views_give_the_teachers_entropy():
     u, _ = views_of([ALL])
     terms = system.losses((u, u))
     t = system.teacher.tokens(u)["s2"]
-    means = skysense._frame_mean(t.values, t.valid)
+    means = pairing.frame_mean(t.values, t.valid)
     targets = (system.teacher_heads["s2"](means)[0, :, 0] / 0.1).softmax(-1)
     entropy = -(targets * targets.log()).sum(-1)[t.valid[0].any(-1)].mean()
     assert terms["s2/img"].item() == pytest.approx(float(entropy), rel=1e-4)
@@ -120,7 +120,7 @@ def test_positions_are_paired_by_ground_not_by_index():
     student = _tokens(torch.arange(CROP_PX * CROP_PX).float())
     teacher = _tokens(student.values.flip(2))
     teacher.valid[0, 0, 0] = False  # shows the ground of the student's last position
-    moved = skysense._matched(u, flipped, {"s2": teacher})["s2"]
+    moved = pairing.matched(u, flipped, {"s2": teacher})["s2"]
     assert torch.equal(student.values, moved.values)
     assert not moved.valid[0, 0, -1] and moved.valid[0, 0, :-1].all()
 
@@ -129,7 +129,7 @@ def test_ground_that_the_teacher_does_not_see_makes_no_pair():
     u, v = views_of([ALL])
     moved = dataclasses.replace(v, pixel=v.pixel + CROP_PX)
     n = CROP_PX * CROP_PX
-    valid = skysense._matched(u, moved, {"s2": _tokens(torch.zeros(n))})["s2"].valid
+    valid = pairing.matched(u, moved, {"s2": _tokens(torch.zeros(n))})["s2"].valid
     assert valid.sum() == n - CROP_PX and not valid[0, 0, :CROP_PX].any()
 
 
@@ -138,7 +138,7 @@ def test_split_dates_deal_each_date_to_one_side_in_shares_that_vary():
     days = torch.zeros(2000, 40, dtype=torch.int32)
     tokens = {n: Tokens(torch.zeros(2000, 40, 1, 1), torch.ones(2000, 40, 1, dtype=torch.bool), days) for n in ALL}
     own = system._dates(tokens, Draw(3, torch.arange(2000)))
-    sides = [skysense._only(tokens, own, side) for side in (0, 1)]
+    sides = [pairing.of_side(tokens, own, side) for side in (0, 1)]
     for name in ALL:
         assert (sides[0][name].valid ^ sides[1][name].valid).all()
         share = own[name].float().mean(1)
@@ -171,7 +171,7 @@ def test_fusing_some_positions_is_exact_at_those():
     full, _ = system.student.fuse(tokens)
     some = system._positions(u, Draw(3, u.index))
     assert some.shape == (2, CROP_PX * CROP_PX // 4) and all(len(r.unique()) == len(r) for r in some)
-    part, _ = system.student.fuse(skysense._at(tokens, some))
+    part, _ = system.student.fuse(pairing.at_positions(tokens, some))
     expected = full.gather(1, some[..., None].expand(-1, -1, full.shape[-1]))
     assert torch.allclose(part, expected, atol=1e-5)
     assert nano_system()._positions(u, Draw(3, u.index)) is None
