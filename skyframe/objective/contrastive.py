@@ -46,16 +46,21 @@ def cross_entropy(student_logits: Tensor, targets: Tensor, student_temp: float) 
     return -(targets.detach().float() * F.log_softmax(student_logits.float() / student_temp, dim=-1)).sum(-1)
 
 
-def info_nce(student: Tensor, teacher: Tensor, temp: float) -> Tensor:
-    """InfoNCE of each student row against the teacher rows of all ranks: the alternative to self-distillation.
+def info_nce(student: Tensor, teacher: Tensor, sample: Tensor, temp: float) -> Tensor:
+    """InfoNCE of each student row against its teacher row and those of other samples: instead of self-distillation.
 
-    The slow, obvious form:
+    The slow, obvious form, over the rows of all ranks:
 
-        for i in rows: loss[i] = -log(exp(s[i] . t[i] / temp) / sum(exp(s[i] . t[j] / temp) for j in rows))
+        for i in rows:
+            others = [j for j in rows if j == i or sample[j] != sample[i]]
+            loss[i] = -log(exp(s[i] . t[i] / temp) / sum(exp(s[i] . t[j] / temp) for j in others))
+
+    Rows of one sample are no negatives of each other: neighbours in a field look alike, and should.
 
     Args:
         student: `[R, d]` embeddings, carry gradient; normalised here. R may differ between ranks and may be 0.
         teacher: `[R, d]` embeddings.
+        sample: int64 `[R]`, 0 or more, different for different samples of all ranks.
         temp: temperature.
 
     Returns:
@@ -68,9 +73,11 @@ def info_nce(student: Tensor, teacher: Tensor, temp: float) -> Tensor:
         num = len(rows)
         most = int(dist.all_max(torch.tensor(num, device=rows.device)))
         everywhere = dist.gather_rows(F.pad(keys, (0, 0, 0, most - num)))
-        real = dist.gather_rows((torch.arange(most, device=rows.device) < num).to(torch.uint8)).bool()
-        logits = (rows @ everywhere.mT / temp).masked_fill(~real[None], -torch.inf)
+        owner = dist.gather_rows(F.pad(sample, (0, most - num), value=-1))
         own = torch.arange(num, device=rows.device) + dist.rank() * most
+        left_out = (owner == sample[:, None]) | (owner < 0)
+        left_out[torch.arange(num, device=rows.device), own] = False
+        logits = (rows @ everywhere.mT / temp).masked_fill(left_out, -torch.inf)
         return F.cross_entropy(logits, own, reduction="none")
 
 

@@ -273,7 +273,8 @@ class SkySense(nn.Module):
         if self.config.cl == "infonce":
             with torch.no_grad():
                 keys = guide.embed(keys)
-            loss = info_nce(head.embed(rows), keys, self.config.student_temp)
+            sample = kept // valid[0].numel() + dist.rank() * len(valid)
+            loss = info_nce(head.embed(rows), keys, sample, self.config.student_temp)
         else:
             with torch.no_grad():
                 targets = self._targets(source, level, guide(keys))

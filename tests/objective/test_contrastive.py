@@ -86,48 +86,53 @@ def test_no_gradient_reaches_the_teacher() -> None:
     assert teacher.grad is None and student.grad is not None
 
 
-def _slow_info_nce(student: Tensor, teacher: Tensor, temp: float) -> Tensor:
+SAMPLE = torch.tensor([0, 0, 1, 2, 2, 2, 3, 4])
+
+
+def _slow_info_nce(student: Tensor, teacher: Tensor, sample: Tensor, temp: float) -> Tensor:
     unit = [v.double() / v.double().norm() for v in student], [v.double() / v.double().norm() for v in teacher]
     loss = []
     for i, row in enumerate(unit[0]):
-        scores = [float((row * key).sum()) / temp for key in unit[1]]
-        loss.append(-math.log(math.exp(scores[i]) / sum(math.exp(s) for s in scores)))
+        others = [j for j in range(len(sample)) if j == i or sample[j] != sample[i]]
+        scores = {j: float((row * unit[1][j]).sum()) / temp for j in others}
+        loss.append(-math.log(math.exp(scores[i]) / sum(math.exp(s) for s in scores.values())))
     return torch.tensor(loss)
 
 
 def test_info_nce_equals_the_slow_form_and_by_hand() -> None:
     student, teacher = _normal(8, 6), _normal(8, 6, seed=1)
-    torch.testing.assert_close(info_nce(student, teacher, 0.2), _slow_info_nce(student, teacher, 0.2))
+    torch.testing.assert_close(info_nce(student, teacher, SAMPLE, 0.2), _slow_info_nce(student, teacher, SAMPLE, 0.2))
     axes = torch.eye(2) * torch.tensor([[3.0], [0.5]])  # lengths do not matter
     expected = torch.log1p(torch.exp(torch.tensor([-2.0, -2.0])))
-    torch.testing.assert_close(info_nce(axes, torch.eye(2), 0.5), expected)
+    torch.testing.assert_close(info_nce(axes, torch.eye(2), torch.arange(2), 0.5), expected)
 
 
-def test_info_nce_of_a_lone_row_has_no_negative_and_of_no_row_is_empty() -> None:
-    assert torch.equal(info_nce(_normal(1, 6), _normal(1, 6, seed=1), 0.1), torch.zeros(1))
-    assert info_nce(_normal(0, 6), _normal(0, 6), 0.1).shape == (0,)
+def test_info_nce_of_a_lone_sample_has_no_negative_and_of_no_row_is_empty() -> None:
+    alone = info_nce(_normal(3, 6), _normal(3, 6, seed=1), torch.full((3,), 7), 0.1)
+    assert torch.equal(alone, torch.zeros(3))
+    assert info_nce(_normal(0, 6), _normal(0, 6), SAMPLE[:0], 0.1).shape == (0,)
 
 
 def test_info_nce_moves_the_student_towards_its_own_teacher_row_alone() -> None:
     student, teacher = _normal(8, 6).requires_grad_(), _normal(8, 6, seed=1).requires_grad_()
-    info_nce(student, teacher, 0.1).sum().backward()
+    info_nce(student, teacher, SAMPLE, 0.1).sum().backward()
     assert teacher.grad is None
     assert (student.grad.norm(dim=1) > 1e-3).all()
     with torch.no_grad():
         stepped = student - 0.01 * student.grad
-    assert info_nce(stepped, teacher, 0.1).sum() < info_nce(student, teacher, 0.1).sum()
+    assert info_nce(stepped, teacher, SAMPLE, 0.1).sum() < info_nce(student, teacher, SAMPLE, 0.1).sum()
 
 
 def _info_nce_of_part(rank: int, world: int, cut: int) -> tuple[Tensor, Tensor]:
     part = slice(None) if world == 1 else slice(cut) if rank == 0 else slice(cut, None)
     student, teacher = (_normal(8, 6, seed=seed)[part].clone() for seed in (0, 1))
     student.requires_grad_()
-    loss = info_nce(student, teacher, 0.1)
+    loss = info_nce(student, teacher, SAMPLE[part], 0.1)
     loss.sum().backward()
     return loss.detach(), student.grad
 
 
-@pytest.mark.parametrize("cut", [4, 7, 8])  # the last leaves rank 1 without a row
+@pytest.mark.parametrize("cut", [3, 6, 8])  # the last leaves rank 1 without a row
 def test_info_nce_of_two_ragged_ranks_equals_one(cut: int) -> None:
     loss, grad = _info_nce_of_part(0, 1, 0)
     parts = run_ranks(_info_nce_of_part, cut)
