@@ -57,7 +57,8 @@ def build_report(
                 grid(4, pictures),
             )
         )
-    body += scores
+    if results_csv is not None:
+        body += _scores(Path(results_csv))
     body += _curves(rows)
     body.append(
         "<details><summary>Resolved recipe</summary>"
