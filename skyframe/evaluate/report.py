@@ -43,9 +43,6 @@ def build_report(
     run_dir, out_html = Path(run_dir), Path(out_html)
     rows = _metrics(run_dir)
     recipe = _text(run_dir / "recipe.yaml")
-    scores = (
-        [] if results_csv is None else _scores(Path(results_csv))
-    )  # what is wrong with them is said before any work
     body = [_header(run_dir, rows, recipe, encoder)]
     if encoder is not None and scene is not None:
         pictures = [picture_figure(p) for p in scene_pictures(encoder, Path(scene))]
