@@ -255,6 +255,8 @@ def table(title: str, about: str, names: tuple[str, str], found: Scores, columns
     for line, cells in sorted(found.items()):
         shown = [_mean_with_bounds(cells[c]) if c in cells else "-" for c in columns]
         lines.append("| " + " | ".join((*line, *shown)) + " |")
+    if any(c not in cells for cells in found.values() for c in columns):
+        lines += ["", "A column of dashes was not run yet."]
     return "\n".join(lines) + "\n"
 
 

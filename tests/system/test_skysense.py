@@ -282,13 +282,13 @@ def test_sides_that_do_not_agree_are_refused():
         system.encode(dataclasses.replace(batch, series={**batch.series, "s2": cut}))
 
 
-def _step(rank: int, world: int) -> dict[str, torch.Tensor]:
+def _step(rank: int, world: int, *overrides: str) -> dict[str, torch.Tensor]:
     """One step on this rank's half of four places; rank 1 holds no SAR at all."""
     names = [ALL, ("s2", "s1"), ("hr", "s2"), ("s2",)]
     regions = [0, 1, 1, 2]
     own = range(rank * 4 // world, (rank + 1) * 4 // world)
     u, v = (random_batch([random_sample(i, names[i], regions[i], view=view) for i in own]) for view in range(2))
-    system = nano_system()
+    system = nano_system(*overrides)
     loss = total(system, system.losses((u, v)))
     loss.backward()
     for p in system.parameters():
@@ -305,9 +305,13 @@ def _step(rank: int, world: int) -> dict[str, torch.Tensor]:
     return out | {"loss": value / world}
 
 
-def test_two_ranks_equal_one_with_sar_missing_on_one_of_them():
-    one = _step(0, 1)
-    for rank, two in enumerate(run_ranks(_step)):
+SMALL_RECIPES = ("loss.cl=infonce", "loss.sources=[fused]", "views.split_dates=true")
+
+
+@pytest.mark.parametrize("overrides", [(), SMALL_RECIPES], ids=["dino", "infonce"])
+def test_two_ranks_equal_one_with_sar_missing_on_one_of_them(overrides):
+    one = _step(0, 1, *overrides)
+    for rank, two in enumerate(run_ranks(_step, *overrides)):
         assert two.keys() == one.keys(), rank
         for name, value in one.items():
             error = float((two[name].double() - value.double()).abs().max())
