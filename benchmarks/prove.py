@@ -174,9 +174,9 @@ def answer(cell: Cell) -> dict[str, Any] | None:
     """Run a cell, or read its answer; None where it failed (the reason is printed)."""
     if (known := stored(cell)) is not None:
         return known
-    begun = time.perf_counter()
+    begun, made_at = time.perf_counter(), commit()
     try:
-        result = cell.run()
+        result = cell.run() | {"commit": made_at}
     except (RuntimeError, OSError) as error:
         print(f"{cell.name}: failed: {error}", flush=True)
         return None
@@ -193,20 +193,23 @@ def _answer_path(cell: Cell) -> Path:
     return CELLS_OF / "cells" / f"{cell.name.replace('/', '_')}.json"
 
 
-def header(title: str) -> list[str]:
-    """Date, hardware and versions of a table."""
+def commit() -> str:
+    """The short hash of the checked-out commit."""
+    words = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def header(title: str, commits: set[str]) -> list[str]:
+    """Date, hardware and versions of a table, and the commits its cells were made at."""
     import torch
 
     import skyframe as package
 
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()
     return [
         f"# {title}",
         "",
-        f"{datetime.date.today()}, `make prove`, commit {commit}; skyframe-eo {package.__version__}, "
-        f"torch {torch.__version__}, Python {platform.python_version()}, "
+        f"{datetime.date.today()}, `make prove`, commit {' and '.join(sorted(commits))}; "
+        f"skyframe-eo {package.__version__}, torch {torch.__version__}, Python {platform.python_version()}, "
         f"{os.cpu_count()}-core {platform.machine()} CPU, one thread per cell, two cells side by side.",
         "",
     ]
@@ -222,7 +225,7 @@ def learning_table(answers: list[dict[str, Any]]) -> str:
     seconds = [a["pretrain_s"] for a in answers]
     about = f"skysense_s2s1, tiny preset, {STEPS} steps; pretraining took {min(seconds)} to {max(seconds)} s per run."
     columns = [*VARIANTS, "random_init", "raw_pixels"]
-    return table("Learning and ablations on the simulated Earth", about, ("task", "probe"), found, columns)
+    return table("Learning and ablations on the simulated Earth", about, {a["commit"] for a in answers}, found, columns)
 
 
 def mechanisms_table(answers: list[dict[str, Any]]) -> str:
@@ -236,7 +239,7 @@ def mechanisms_table(answers: list[dict[str, Any]]) -> str:
         "and test places are told another one."
     )
     columns = ["pretrained", "random_init", "raw_pixels"]
-    return table("Mechanisms of SkySense on the simulated Earth", about, ("task", "probe"), found, columns)
+    return table("Mechanisms of SkySense on the simulated Earth", about, {a["commit"] for a in answers}, found, columns)
 
 
 def collect(found: Scores, row: dict[str, str], line: tuple[str, str], encoder: str) -> None:
@@ -247,11 +250,11 @@ def collect(found: Scores, row: dict[str, str], line: tuple[str, str], encoder: 
         found.setdefault(line, {}).setdefault(who, []).append((value, lo, hi))
 
 
-def table(title: str, about: str, names: tuple[str, str], found: Scores, columns: list[str]) -> str:
+def table(title: str, about: str, commits: set[str], found: Scores, columns: list[str]) -> str:
     """Markdown: mean over seeds with the widest interval of any seed."""
-    lines = header(title)
+    lines = header(title, commits)
     lines += [f"{about} Accuracy in %, mean over seeds [lowest 2.5 %, highest 97.5 % bound of any seed].", ""]
-    lines += ["| " + " | ".join((*names, *columns)) + " |", "|---" * (len(columns) + 2) + "|"]
+    lines += ["| " + " | ".join(("task", "probe", *columns)) + " |", "|---" * (len(columns) + 2) + "|"]
     for line, cells in sorted(found.items()):
         shown = [_mean_with_bounds(cells[c]) if c in cells else "-" for c in columns]
         lines.append("| " + " | ".join((*line, *shown)) + " |")

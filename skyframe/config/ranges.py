@@ -39,8 +39,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(
         (
             "data.workers", "train.threads", "optim.min_lr", "optim.weight_decay", "optim.warmup_steps",
-            "optim.clip_norm", "views.local_crops", "views.jitter_days", "views.shift_days", "views.gain",
-            "views.offset", "model.date_std", "loss.alpha", "loss.beta",
+            "optim.clip_norm", "views.local_crops", "views.jitter_days", "views.gain", "views.offset",
+            "model.date_std", "loss.alpha", "loss.beta",
         ),
         ZERO_UP,
     ),

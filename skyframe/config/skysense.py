@@ -26,7 +26,6 @@ class ViewsConfig:
     local_crops: int = 0  # ours: further high-resolution crops, student only, image level only
     local_px: int = 4  # ours: side of a local crop on the 10 m grid
     jitter_days: int = 5  # ours: acquisition dates move by up to this many days, per frame and view
-    shift_days: int = 0  # ours: all dates of a view move together by up to this many days, as seasons do between years
     split_dates: bool = False  # ours: student and teacher fuse different dates; the terms of single sensors see all
     split_least: float = 0.2  # ours: the share of dates that falls to one side is drawn from this to 1 - this
     drop_frames: float = 0.0  # ours: probability that a view hides a frame; the two views hide different ones

@@ -88,15 +88,11 @@ def _crop_series(name: str, series: Series, window_px: int, top: int, left: int,
 
 
 def _disturb_dates(view: Sample, views: ViewsConfig, rng: np.random.Generator) -> Sample:
-    """Move the known dates, together by up to `shift_days` and each by up to `jitter_days`, and hide frames.
-
-    Draws come in modality order, so that they are stable.
-    """
+    """Move each known date by up to `jitter_days` and hide frames, in modality order so that draws are stable."""
     series = {}
-    shift = rng.integers(-views.shift_days, views.shift_days + 1)
     for name in sorted(view.series):
         s = view.series[name]
-        move = shift + rng.integers(-views.jitter_days, views.jitter_days + 1, len(s.day))
+        move = rng.integers(-views.jitter_days, views.jitter_days + 1, len(s.day))
         hidden = rng.random(len(s.day)) < views.drop_frames
         if len(s.day) == 1:  # an image is not one frame of many: hiding it would hide the modality
             hidden[:] = False

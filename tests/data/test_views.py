@@ -127,21 +127,6 @@ def test_dates_move_within_the_jitter_and_unknown_ones_stay(sample):
     assert moves[:, [0, 1, 3, 4]].min() == -5 and moves[:, [0, 1, 3, 4]].max() == 5
 
 
-def test_all_dates_of_a_view_shift_together_and_each_view_by_its_own_number_of_days(sample):
-    views = ViewsConfig(crop_px=8, jitter_days=0, shift_days=9)
-    made = [make_views(dataclasses.replace(sample, index=i), views, WINDOW, 0) for i in range(120)]
-    moves = np.array(
-        [
-            [[np.unique(view.series[n].day - sample.series[n].day) for n in ("s2", "s1")] for view in pair]
-            for pair in made
-        ]
-    )[..., 0]
-    assert moves.shape == (120, 2, 2), "one move for all dates of a view"
-    assert (moves[..., 0] == moves[..., 1]).all(), "the same for every modality"
-    assert moves.min() == -9 and moves.max() == 9
-    assert (moves[:, 0] != moves[:, 1]).any()
-
-
 def test_hidden_frames_differ_between_views_and_images_are_never_hidden(sample):
     hidden = []
     for index in range(40):
