@@ -25,8 +25,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from skyframe.config import dump_recipe, load_recipe
 from skyframe.config.evaluate import load_suite
+from skyframe.evaluate.metrics import cluster_confusion, paired_interval
 from skyframe.spec import load_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,7 +52,7 @@ VARIANTS = {
 def settings() -> str:
     """Eight hex digits of what every cell rests on; comments do not count."""
     recipe = dump_recipe(load_recipe("skysense_s2s1", [f"train.max_steps={STEPS}"]))
-    suites = [repr(load_suite(name)) for name in ("prove", "mechanisms")]
+    suites = [repr(load_suite(name)) for name in ("prove", "mechanisms", "regions")]
     spec = repr(load_yaml(ROOT / "data_specs" / "simulated_earth.yaml"))
     return hashlib.sha256("\n".join((recipe, *suites, spec)).encode()).hexdigest()[:8]
 
@@ -57,8 +60,20 @@ def settings() -> str:
 CELLS_OF = WORK / settings()
 """Runs and answers lie apart by their settings: with changed ones the proof starts anew."""
 
+CLIMATES = ("oceanic", "continental")
+
 Scores = dict[tuple[str, str], dict[str, list[tuple[float, float, float]]]]
 """(task, probe) -> encoder -> value and bounds in % of every seed."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One encoder's predictions under one task, of any seed."""
+
+    suite: str
+    task: str
+    variant: str = "full"
+    encoder: str = "model"
 
 
 @dataclass(frozen=True)
@@ -139,12 +154,12 @@ def learning(variant: str, seed: int) -> dict[str, Any]:
     return {"variant": variant, "seed": seed, "pretrain_s": round(seconds), "rows": scores("prove", name, seed)}
 
 
-def scores(suite: str, name: str, seed: int) -> list[dict[str, str]]:
-    """Rows of a suite for an exported encoder and its baselines."""
-    folder = CELLS_OF / "evaluation" / f"{suite}_{name}"
+def scores(suite: str, name: str, seed: int, climate: str = "*") -> list[dict[str, str]]:
+    """Rows of a suite for an exported encoder and its baselines, on the cubes of one climate or of both."""
+    folder = evaluation_of(suite if climate == "*" else f"{suite}_{climate}", name)
     skyframe(
-        "evaluate", suite, str(CELLS_OF / "encoders" / name / "model"), f"seeds=[{seed}]",
-        f"data.simulated.train=[{cubes()}/train_*]", f"data.simulated.test=[{cubes()}/test_*]", "--out", str(folder),
+        "evaluate", suite, str(CELLS_OF / "encoders" / name / "model"), f"seeds=[{seed}]", "--out", str(folder),
+        f"data.simulated.train=[{cubes()}/train_{climate}]", f"data.simulated.test=[{cubes()}/test_{climate}]",
     )  # fmt: skip
     with (folder / "results.csv").open(newline="") as file:
         keep = ("task", "protocol", "metric", "value", "lo", "hi", "encoder", "role", "num_test", "num_clusters")
@@ -152,10 +167,40 @@ def scores(suite: str, name: str, seed: int) -> list[dict[str, str]]:
 
 
 def mechanisms(seed: int) -> dict[str, Any]:
-    """What the pretrained encoder of one seed does under cloud, without SAR and with a wrong region."""
+    """What one seed's encoder does under cloud, without SAR and, climate by climate, with a wrong region."""
     if stored(next(c for c in CELLS if c.name == f"learning/full/seed{seed}")) is None:
         raise RuntimeError(f"learning/full/seed{seed} comes first")
-    return {"seed": seed, "rows": scores("mechanisms", f"full_seed{seed}", seed)}
+    rows = scores("mechanisms", f"full_seed{seed}", seed)
+    for climate in CLIMATES:
+        found = scores("regions", f"full_seed{seed}", seed, climate)
+        rows += [row | {"task": f"{climate}_{row['task']}"} for row in found]
+    return {"seed": seed, "rows": rows}
+
+
+def evaluation_of(suite: str, name: str) -> Path:
+    """Where the rows, logs and predictions of one encoder under one suite lie."""
+    return CELLS_OF / "evaluation" / f"{suite}_{name}"
+
+
+def predictions(suite: str, name: str, task: str, protocol: str, encoder: str) -> dict[str, Any] | None:
+    """What evaluation kept of one encoder's test predictions: `truth`, `cluster`, `predicted`; None if not run."""
+    for path in (evaluation_of(suite, name) / "logs").glob(f"{task}-{protocol}-{encoder}-seed*.npz"):
+        with np.load(path) as kept:
+            return {"truth": kept["truth"], "cluster": kept["cluster"], "predicted": kept[protocol]}
+    return None
+
+
+def difference(protocol: str, first: Scored, second: Scored) -> str:
+    """Score of `first` minus `second` in points: mean over seeds, widest paired interval of any seed."""
+    found = []
+    for seed in SEEDS:
+        sides = [predictions(s.suite, f"{s.variant}_seed{seed}", s.task, protocol, s.encoder) for s in (first, second)]
+        if sides[0] is not None and sides[1] is not None:
+            num = 1 + max(int(side[k].max()) for side in sides if side for k in ("truth", "predicted"))
+            counts = [cluster_confusion(x["truth"], x["predicted"], x["cluster"], num) for x in sides if x]
+            value, lo, hi = paired_interval(counts[0], counts[1], "accuracy", 1000, seed)
+            found.append((100 * value, 100 * lo, 100 * hi))
+    return _mean_with_bounds(found) if found else "-"
 
 
 CELLS = [
@@ -225,7 +270,17 @@ def learning_table(answers: list[dict[str, Any]]) -> str:
     seconds = [a["pretrain_s"] for a in answers]
     about = f"skysense_s2s1, tiny preset, {STEPS} steps; pretraining took {min(seconds)} to {max(seconds)} s per run."
     columns = [*VARIANTS, "random_init", "raw_pixels"]
-    return table("Learning and ablations on the simulated Earth", about, {a["commit"] for a in answers}, found, columns)
+    title = "Learning and ablations on the simulated Earth"
+    scored = table(title, about, {a["commit"] for a in answers}, found, columns)
+    others = [v for v in VARIANTS if v != "full"]
+    rows = []
+    for task, probe in sorted(found):
+        full = Scored("prove", task)
+        against = [Scored("prove", task, encoder=e) for e in ("raw_pixels", "random_init")]
+        against += [Scored("prove", task, v) for v in others]
+        rows.append([task, probe, *(difference(probe, full, other) for other in against)])
+    minus = [f"full - {v}" for v in ("raw_pixels", "random_init", *others)]
+    return scored + differences(["task", "probe", *minus], rows)
 
 
 def mechanisms_table(answers: list[dict[str, Any]]) -> str:
@@ -235,11 +290,20 @@ def mechanisms_table(answers: list[dict[str, Any]]) -> str:
         for row in a["rows"]:
             collect(found, row, (row["task"], row["protocol"]), "pretrained")
     about = (
-        "Crop type by position; cloudy = at most one clear optical date; swapped = the probe learns with true regions "
-        "and test places are told another one."
+        "Crop type by position; cloudy = at most one clear optical date; context = the region context alone, whole = "
+        "all features, both with a probe learned in one climate; swapped = test places are told a region of the other "
+        "one."
     )
     columns = ["pretrained", "random_init", "raw_pixels"]
-    return table("Mechanisms of SkySense on the simulated Earth", about, {a["commit"] for a in answers}, found, columns)
+    title = "Mechanisms of SkySense on the simulated Earth"
+    scored = table(title, about, {a["commit"] for a in answers}, found, columns)
+    pairs = {"cloudy - cloudy_s2": (Scored("mechanisms", "cloudy"), Scored("mechanisms", "cloudy_s2"))}
+    for climate in CLIMATES:
+        for part in ("context", "whole"):
+            suite = f"regions_{climate}"
+            pairs[f"{climate}: {part} - {part}_swapped"] = Scored(suite, part), Scored(suite, f"{part}_swapped")
+    rows = [[name, *(difference(probe, *pair) for probe in ("knn", "linear"))] for name, pair in pairs.items()]
+    return scored + differences(["pretrained", "knn", "linear"], rows)
 
 
 def collect(found: Scores, row: dict[str, str], line: tuple[str, str], encoder: str) -> None:
@@ -261,6 +325,16 @@ def table(title: str, about: str, commits: set[str], found: Scores, columns: lis
     if any(c not in cells for cells in found.values() for c in columns):
         lines += ["", "A column of dashes was not run yet."]
     return "\n".join(lines) + "\n"
+
+
+def differences(columns: list[str], rows: list[list[str]]) -> str:
+    """Markdown of paired differences; an interval without zero on every seed is a difference."""
+    about = (
+        "Differences in points on the same test places, mean over seeds [lowest 2.5 %, highest 97.5 % bound of any "
+        "seed's paired bootstrap over clusters]."
+    )
+    lines = ["", about, "", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
 
 
 def _mean_with_bounds(found: list[tuple[float, float, float]]) -> str:

@@ -98,6 +98,7 @@ class Features:
     fused: Tensor  # [B, N, D] per position
     pooled: Tensor  # [B, D] mean over positions where anything was valid
     tokens: dict[str, Tokens] = field(default_factory=dict)
+    context_dims: int = 0  # the last of D that are region context; 0 = the encoder has none
 
 
 def absent(layout: Layout) -> Series:

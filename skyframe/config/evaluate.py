@@ -60,6 +60,7 @@ class TaskConfig:
     modalities: tuple[str, ...] = ()  # what the encoder may see; empty = all of its contract
     clear_frames: int | None = None  # optical dates left per window, the others hidden as if clouded; none = all
     regions: Literal["auto", "place", "swapped", "unseen"] = "auto"  # the prototype region an encoder is told
+    part: Literal["all", "context"] = "all"  # of the features: all, or the region context alone (raw pixels have none)
     label_share: float = 1.0  # share of the training and validation rows with labels; smaller ones lie in larger
     min_share: float = 0.5  # scene level: share of the window that the majority class must reach
     ignore: tuple[int, ...] = ()  # label values that are not classes

@@ -56,6 +56,7 @@ class FeatureTable:
     mean: Floats  # [R, D] mean over positions where anything was valid
     max: Floats  # [R, D] maximum over positions
     pixel: Floats  # [n, P, D] at `Inputs.positions`
+    context_dims: int = 0  # the last of D that are region context
 
 
 def input_digest(inputs: Inputs) -> str:
@@ -86,24 +87,26 @@ def extract(subject: Subject, inputs: Inputs, batch_size: int, cache: Path, show
         return _load(path)
     if isinstance(subject.encoder, nn.Module):
         subject.encoder.eval()
-    pooled, top, pixel = [], [], []
+    pooled, top, pixel, context_dims = [], [], [], 0
     starts = range(0, len(inputs.samples), batch_size)
     for start in watched(starts, f"features of {subject.name}", show_progress):
         chosen = slice(start, start + batch_size)
-        mean, highest, kept = _encode(subject, inputs, chosen)
-        pooled.append(mean)
-        top.append(highest)
-        pixel.append(kept)
+        part = _encode(subject, inputs, chosen)
+        pooled.append(part.mean)
+        top.append(part.max)
+        pixel.append(part.pixel)
+        context_dims = part.context_dims
     table = FeatureTable(
         _average_rows(np.concatenate(pooled), inputs.row, len(inputs.part)),
         _average_rows(np.concatenate(top), inputs.row, len(inputs.part)),
         np.concatenate(pixel),
+        context_dims,
     )
     _save(path, table)
     return table
 
 
-def _encode(subject: Subject, inputs: Inputs, chosen: slice) -> tuple[Floats, Floats, Floats]:
+def _encode(subject: Subject, inputs: Inputs, chosen: slice) -> FeatureTable:
     with torch.no_grad():
         batch = to_device(collate(inputs.samples[chosen], inputs.layouts), device_of(subject.encoder))
         features = subject.encoder.encode(batch)
@@ -119,7 +122,7 @@ def _encode(subject: Subject, inputs: Inputs, chosen: slice) -> tuple[Floats, Fl
             "ones; check the run's losses and the cubes' values"
         )
     index = torch.from_numpy(inputs.positions[chosen])[..., None].expand(-1, -1, fused.shape[-1])
-    return pooled.numpy(), fused.amax(1).numpy(), fused.gather(1, index).numpy()
+    return FeatureTable(pooled.numpy(), fused.amax(1).numpy(), fused.gather(1, index).numpy(), features.context_dims)
 
 
 def watched(items: Sequence[T], text: str, show: bool) -> Iterable[T]:
@@ -169,14 +172,14 @@ def _average_rows(values: Floats, row: Ints, num_rows: int) -> Floats:
 def _save(path: Path, table: FeatureTable) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.stem}.{os.getpid()}.partial.npz")
-    np.savez(part, mean=table.mean, max=table.max, pixel=table.pixel)
+    np.savez(part, mean=table.mean, max=table.max, pixel=table.pixel, context_dims=np.int64(table.context_dims))
     os.replace(part, path)
 
 
 def _load(path: Path) -> FeatureTable:
     try:
         with path.open("rb") as file, np.load(file) as stored:
-            return FeatureTable(stored["mean"], stored["max"], stored["pixel"])
+            return FeatureTable(stored["mean"], stored["max"], stored["pixel"], int(stored["context_dims"]))
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path}: cached features cannot be read ({error}); delete the file and evaluate again"

@@ -80,7 +80,11 @@ def make_rows(
 
 
 def write_log(path: Path, subject: Subject, weights: str, found: Sequence[Prediction], shown: Shown) -> None:
-    """JSON beside the row: classes, units per part, every choice's validation score, confusion counts of the test."""
+    """JSON beside the row: classes, units per part, every choice's validation score, confusion counts of the test.
+
+    The predictions stand beside it as `.npz`: `truth`, `cluster` and `unit` (row, or sample x positions + position) of
+    the test units, and one array per protocol.
+    """
     target = shown.target
     test, num = target.of(TEST), len(target.classes)
     parts = {"train": TRAIN, "validation": VAL, "test": TEST}
@@ -108,6 +112,14 @@ def write_log(path: Path, subject: Subject, weights: str, found: Sequence[Predic
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(tree, indent=1) + "\n")
+    arrays = {p.protocol: p.predicted for p in found}
+    np.savez_compressed(
+        path.with_suffix(".npz"),
+        truth=target.label[test],
+        cluster=target.cluster[test],
+        unit=target.index[test],
+        **arrays,  # type: ignore[arg-type]  # numpy types its keyword `allow_pickle` too
+    )
 
 
 def data_fingerprint(suite: Suite, benchmark: str) -> str:

@@ -86,10 +86,20 @@ def _with_few_labels(part: Ints, share: float) -> Ints:
 
 
 def rows_of(task: TaskConfig, table: FeatureTable, target: Target) -> dict[str, Floats]:
-    """Features of the scored units by pooling, float32 `[m, D]`."""
+    """Features of the scored units by pooling, float32 `[m, D]`.
+
+    Raises:
+        InputError: the task scores the region context and the encoder has none.
+    """
+    if task.part == "context" and not table.context_dims:
+        raise InputError(
+            "part: context: the encoder's features hold no region context, expected a whole model trained with "
+            "geo-context; export `model` of a run with model.geo.enabled=true, or select other tasks"
+        )
+    columns = slice(-table.context_dims if task.part == "context" else None, None)
     if task.level == "pixel":
-        return {"none": table.pixel.reshape(-1, table.pixel.shape[-1])[target.index]}
-    return {"mean": table.mean[target.index], "max": table.max[target.index]}
+        return {"none": table.pixel.reshape(-1, table.pixel.shape[-1])[target.index, columns]}
+    return {"mean": table.mean[target.index, columns], "max": table.max[target.index, columns]}
 
 
 def predict_knn(rows: dict[str, Floats], target: Target, config: KnnConfig) -> list[Prediction]:

@@ -103,6 +103,8 @@ class _Run:
     def score(self, subject: Subject, task_name: str, seed: int) -> None:
         """Rows of one encoder on one task, for the protocols that have none yet."""
         task = self.suite.tasks[task_name]
+        if task.part == "context" and subject.role == "raw":
+            return
         sha = self.weights.setdefault(subject.name, weights_sha256(subject.encoder))
         open_protocols = [
             p for p in self.suite.protocols if not self._done(task_name, task, p, subject.name, sha, seed)

@@ -275,17 +275,13 @@ class FactorisedEncoder(nn.Module):
         """What evaluation sees; positions where nothing is valid do not count in the pooled vector."""
         tokens, fused, valid = self(batch)
         full = self.with_context(fused, batch.region)
-        return Features(full, masked_mean(full, valid), tokens)
+        return Features(full, masked_mean(full, valid), tokens, context_dims=full.shape[-1] - fused.shape[-1])
 
     def prototype_map(self, batch: Batch) -> Tensor:
         """Index of the nearest prototype of the place's region per position, int64 `[B, N]`, -1 in an unseen region."""
         if self.geo is None:
             raise InputError("prototype_map: this encoder was trained without geo-context (model.geo.enabled=false)")
-        _, fused, _ = self(batch)
-        scores = torch.einsum(
-            "bnd,bkd->bnk", self.geo.project(fused), nn.functional.normalize(self.geo.rows(batch.region), dim=-1)
-        )
-        return torch.where(batch.region[:, None] >= 0, scores.argmax(-1), -1)
+        return self.geo.nearest(self(batch)[1], batch.region)
 
 
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:

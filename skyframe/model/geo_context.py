@@ -67,6 +67,16 @@ class GeoContext(nn.Module):
         """`[B, N, D]` and regions `[B]` to `[fused, context]`, `[B, N, 2 D]`."""
         return torch.cat([fused, self.read(fused, region)], dim=-1)
 
+    def nearest(self, fused: Tensor, region: Tensor) -> Tensor:
+        """Index of the prototype that each position resembles most, int64 `[B, N]`; -1 for region -1.
+
+        Cosine after the region's mean prototype is taken off both, as in the assignment that moves the bank.
+        """
+        prototypes = wide(self.rows(region))
+        common = prototypes.mean(1, keepdim=True)
+        scores = (self.project(fused) - common) @ functional.normalize(prototypes - common, dim=-1).transpose(1, 2)
+        return torch.where(region[:, None] >= 0, scores.argmax(-1), -1)
+
     def project(self, fused: Tensor) -> Tensor:
         """Float32 features `[..., d]` that update the bank: the queries, in their own scale."""
         return wide(self.query(fused))

@@ -18,12 +18,14 @@ def prototype_sums(
     The slow, obvious form, for each region r with a row on any rank:
 
         rows = features of all ranks with region == r
-        A = sinkhorn(cosine(rows, bank[r]), eps, iterations)        # columns sum to 1/N_p
+        common = bank[r].mean(0)
+        A = sinkhorn(cosine(rows - common, bank[r] - common), eps, iterations)        # columns sum to 1/N_p
         num[r], den[r] = A.T @ rows, A.sum(0)
 
     All rows of a region are balanced together: one small crop shows one or two kinds of ground, and balanced alone it
-    would pull every prototype of its region towards them. Sums run in float64, so neither the rank split nor the
-    order of micro-steps shows. Collective: every rank calls it, with or without rows.
+    would pull every prototype of its region towards them. Cosines are taken from the region's mean prototype: fused
+    features share most of their length, and seen from zero all of them lie in one direction. Sums run in float64, so
+    neither the rank split nor the order of micro-steps shows. Collective: every rank calls it, with or without rows.
 
     Args:
         features: `[M, d]` fused features in the bank's width and in their own scale; M may differ between ranks.
@@ -36,7 +38,7 @@ def prototype_sums(
         Regions present on any rank, int64 `[U]` ascending, and their sums, float64 `[U, N_p, d]` and `[U, N_p]`,
         without gradient and the same on every rank.
 
-    Source: SkySense (arXiv 2312.10115) section 3.4.
+    Source: SkySense (arXiv 2312.10115) section 3.4; the common part that is taken off is ours.
     """
     ids, (num_prototypes, width) = _present(region), bank.shape[1:]
     if len(ids) == 0:
@@ -45,7 +47,8 @@ def prototype_sums(
     rows, shares = [], []
     for r in ids:
         rows.append(features[region == r].double())
-        cosine = F.normalize(rows[-1], dim=-1) @ F.normalize(bank[r].double(), dim=-1).T
+        common = bank[r].double().mean(0)
+        cosine = F.normalize(rows[-1] - common, dim=-1) @ F.normalize(bank[r].double() - common, dim=-1).T
         best = cosine.max(-1, keepdim=True).values if len(cosine) else cosine[:, :1]
         shares.append(((cosine - best) / eps).exp())  # a factor per row cancels
     count = dist.all_sum(torch.tensor([len(x) for x in rows], device=features.device))

@@ -17,7 +17,7 @@ def write(tmp_path, **changes):
     return path
 
 
-@pytest.mark.parametrize("name", ["quick", "mechanisms", "eurosat"])
+@pytest.mark.parametrize("name", ["quick", "mechanisms", "regions", "prove", "eurosat"])
 def test_shipped_suites_load(name):
     suite = load_suite(name)
     assert suite.name == name

@@ -20,7 +20,9 @@ def test_sums_equal_the_slow_form_over_all_rows_of_a_region() -> None:
     assert ids.tolist() == [0, 3]
     for k, r in enumerate(ids.tolist()):
         rows = features[region == r]
-        assignment = sinkhorn(F.cosine_similarity(rows[:, None], bank[r][None], dim=-1), 0.05, 3)
+        common = bank[r].mean(0)
+        cosine = F.cosine_similarity(rows[:, None] - common, bank[r][None] - common, dim=-1)
+        assignment = sinkhorn(cosine, 0.05, 3)
         slow = sum(assignment[i][:, None] * rows[i][None] for i in range(len(rows)))
         torch.testing.assert_close(num[k].float(), slow, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(den[k].float(), torch.full((5,), 1 / 5))
@@ -39,6 +41,17 @@ def test_prototypes_of_a_region_part_where_its_samples_differ() -> None:
         _, num, den = prototype_sums(kinds.repeat_interleave(16, 0), torch.zeros(32, dtype=torch.int64), bank, 0.05, 3)
         bank = updated_prototypes(bank, num, den, 0.9)
     assert (F.normalize(bank[0], dim=-1) @ torch.eye(4)[:2].T).max(0).values.min() > 0.99
+
+
+def test_prototypes_find_the_kinds_under_a_large_common_part() -> None:
+    common, kinds = 12.0 * F.normalize(_normal(16, seed=3), dim=0), torch.eye(16)[:4]
+    bank = F.normalize(_normal(1, 4, 16), dim=-1)
+    for step in range(80):
+        features = common + kinds.repeat_interleave(20, 0) + 0.2 * _normal(80, 16, seed=20 + step)
+        _, num, den = prototype_sums(features, torch.zeros(80, dtype=torch.int64), bank, 0.05, 3)
+        bank = updated_prototypes(bank, num, den, 0.9)
+    found = torch.cdist(bank[0] - common, kinds).min(0)
+    assert found.values.max() < 0.3 and len(found.indices.unique()) == 4
 
 
 def test_sums_of_nothing() -> None:
