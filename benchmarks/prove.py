@@ -10,26 +10,25 @@ The tables under benchmarks/results/ hold command, versions, hardware and seeds.
 from __future__ import annotations
 
 import csv
-import datetime
 import hashlib
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.tables import Predictions, Scores, collect, differences, paired, table
 from skyframe.config import dump_recipe, load_recipe
 from skyframe.config.evaluate import load_suite
-from skyframe.evaluate.metrics import cluster_confusion, paired_interval
 from skyframe.spec import load_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,9 +60,6 @@ CELLS_OF = WORK / settings()
 """Runs and answers lie apart by their settings: with changed ones the proof starts anew."""
 
 CLIMATES = ("oceanic", "continental")
-
-Scores = dict[tuple[str, str], dict[str, list[tuple[float, float, float]]]]
-"""(task, probe) -> encoder -> value and bounds in % of every seed."""
 
 
 @dataclass(frozen=True)
@@ -182,8 +178,8 @@ def evaluation_of(suite: str, name: str) -> Path:
     return CELLS_OF / "evaluation" / f"{suite}_{name}"
 
 
-def predictions(suite: str, name: str, task: str, protocol: str, encoder: str) -> dict[str, Any] | None:
-    """What evaluation kept of one encoder's test predictions: `truth`, `cluster`, `predicted`; None if not run."""
+def predictions(suite: str, name: str, task: str, protocol: str, encoder: str) -> Predictions | None:
+    """What evaluation kept of one encoder's test predictions; None if it was not run."""
     for path in (evaluation_of(suite, name) / "logs").glob(f"{task}-{protocol}-{encoder}-seed*.npz"):
         with np.load(path) as kept:
             return {"truth": kept["truth"], "cluster": kept["cluster"], "predicted": kept[protocol]}
@@ -191,16 +187,13 @@ def predictions(suite: str, name: str, task: str, protocol: str, encoder: str) -
 
 
 def difference(protocol: str, first: Scored, second: Scored) -> str:
-    """Score of `first` minus `second` in points: mean over seeds, widest paired interval of any seed."""
-    found = []
+    """Score of `first` minus `second` over the seeds that hold both."""
+    pairs = {}
     for seed in SEEDS:
         sides = [predictions(s.suite, f"{s.variant}_seed{seed}", s.task, protocol, s.encoder) for s in (first, second)]
         if sides[0] is not None and sides[1] is not None:
-            num = 1 + max(int(side[k].max()) for side in sides if side for k in ("truth", "predicted"))
-            counts = [cluster_confusion(x["truth"], x["predicted"], x["cluster"], num) for x in sides if x]
-            value, lo, hi = paired_interval(counts[0], counts[1], "accuracy", 1000, seed)
-            found.append((100 * value, 100 * lo, 100 * hi))
-    return _mean_with_bounds(found) if found else "-"
+            pairs[seed] = sides[0], sides[1]
+    return paired(pairs)
 
 
 CELLS = [
@@ -242,22 +235,6 @@ def commit() -> str:
     """The short hash of the checked-out commit."""
     words = ["git", "rev-parse", "--short", "HEAD"]
     return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-
-
-def header(title: str, commits: set[str]) -> list[str]:
-    """Date, hardware and versions of a table, and the commits its cells were made at."""
-    import torch
-
-    import skyframe as package
-
-    return [
-        f"# {title}",
-        "",
-        f"{datetime.date.today()}, `make prove`, commit {' and '.join(sorted(commits))}; "
-        f"skyframe-eo {package.__version__}, torch {torch.__version__}, Python {platform.python_version()}, "
-        f"{os.cpu_count()}-core {platform.machine()} CPU, one thread per cell, two cells side by side.",
-        "",
-    ]
 
 
 def learning_table(answers: list[dict[str, Any]]) -> str:
@@ -306,42 +283,6 @@ def mechanisms_table(answers: list[dict[str, Any]]) -> str:
     return scored + differences(["pretrained", "knn", "linear"], rows)
 
 
-def collect(found: Scores, row: dict[str, str], line: tuple[str, str], encoder: str) -> None:
-    """Add a result row to its table cell; further k, other metrics and the majority class are left out."""
-    if row["protocol"] in ("knn", "linear") and row["metric"] == "accuracy":
-        who = encoder if row["role"] == "encoder" else row["encoder"]
-        value, lo, hi = (100 * float(row[k]) for k in ("value", "lo", "hi"))
-        found.setdefault(line, {}).setdefault(who, []).append((value, lo, hi))
-
-
-def table(title: str, about: str, commits: set[str], found: Scores, columns: list[str]) -> str:
-    """Markdown: mean over seeds with the widest interval of any seed."""
-    lines = header(title, commits)
-    lines += [f"{about} Accuracy in %, mean over seeds [lowest 2.5 %, highest 97.5 % bound of any seed].", ""]
-    lines += ["| " + " | ".join(("task", "probe", *columns)) + " |", "|---" * (len(columns) + 2) + "|"]
-    for line, cells in sorted(found.items()):
-        shown = [_mean_with_bounds(cells[c]) if c in cells else "-" for c in columns]
-        lines.append("| " + " | ".join((*line, *shown)) + " |")
-    if any(c not in cells for cells in found.values() for c in columns):
-        lines += ["", "A column of dashes was not run yet."]
-    return "\n".join(lines) + "\n"
-
-
-def differences(columns: list[str], rows: list[list[str]]) -> str:
-    """Markdown of paired differences; an interval without zero on every seed is a difference."""
-    about = (
-        "Differences in points on the same test places, mean over seeds [lowest 2.5 %, highest 97.5 % bound of any "
-        "seed's paired bootstrap over clusters]."
-    )
-    lines = ["", about, "", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
-
-
-def _mean_with_bounds(found: list[tuple[float, float, float]]) -> str:
-    mean = sum(value for value, _, _ in found) / len(found)
-    return f"{mean:.1f} [{min(lo for _, lo, _ in found):.1f}, {max(hi for _, _, hi in found):.1f}]"
-
-
 TABLES = {"learning": learning_table, "mechanisms": mechanisms_table}
 
 
@@ -357,7 +298,7 @@ def main() -> None:
             failed |= None in list(pool.map(answer, chosen))
         done = [a for a in map(stored, cells) if a is not None]
         if done:
-            target = ROOT / "benchmarks" / "results" / f"{datetime.date.today()}_{family}.md"
+            target = ROOT / "benchmarks" / "results" / f"{date.today()}_{family}.md"
             target.write_text(write(done))
             print(f"wrote {target.relative_to(ROOT)}")
     sys.exit(failed)

@@ -43,6 +43,7 @@ def build_report(
     run_dir, out_html = Path(run_dir), Path(out_html)
     rows = _metrics(run_dir)
     recipe = _text(run_dir / "recipe.yaml")
+    scores = [] if results_csv is None else _scores(Path(results_csv))  # before the slow pictures, as it may be refused
     body = [_header(run_dir, rows, recipe, encoder)]
     if encoder is not None and scene is not None:
         pictures = [picture_figure(p) for p in scene_pictures(encoder, Path(scene))]
@@ -54,9 +55,7 @@ def build_report(
                 grid(4, pictures),
             )
         )
-    if results_csv is not None:
-        body += _scores(Path(results_csv))
-    body += _curves(rows)
+    body += scores + _curves(rows)
     body.append(
         "<details><summary>Resolved recipe</summary>"
         f"<pre>{escape(recipe or 'no recipe.yaml in the run folder')}</pre></details>"

@@ -62,10 +62,10 @@ def sinkhorn(scores: Tensor, eps: float, iterations: int, valid: Tensor | None =
 
 
 @torch.no_grad()
-def sinkhorn_targets(logits: Tensor, temp: float, iterations: int, valid: Tensor | None = None) -> Tensor:
+def sinkhorn_targets(logits: Tensor, temp: float, iterations: int) -> Tensor:
     """Self-distillation targets: the teacher's softmax, balanced over prototypes, over the rows of all ranks.
 
-    The slow, obvious form, for the B valid rows of all ranks together:
+    The slow, obvious form, for the B rows of all ranks together:
 
         Q = exp(logits / temp).T / exp(logits / temp).sum()
         repeat iterations: Q = Q / Q.sum(1, keepdim) / K;  Q = Q / Q.sum(0) / B
@@ -75,20 +75,17 @@ def sinkhorn_targets(logits: Tensor, temp: float, iterations: int, valid: Tensor
         logits: `[R, K]` teacher outputs of this rank, any float dtype; R may differ between ranks and may be 0.
         temp: teacher temperature.
         iterations: pairs of normalisations (3 is usual).
-        valid: bool `[R]`; other rows get exactly 0 and take no part. Default: all valid.
 
     Returns:
-        float32 `[R, K]` without gradient; valid rows sum to 1.
+        float32 `[R, K]` without gradient; rows sum to 1.
 
     Source: DINOv2, dinov2/loss/dino_clstoken_loss.py (facebookresearch/dinov2).
     """
     with fp32_island(logits):
-        rows = torch.ones(len(logits), dtype=torch.bool, device=logits.device) if valid is None else valid
-        rows = rows[:, None]
-        log_q = torch.where(rows, logits.float() / temp, -torch.inf)
+        log_q = logits.float() / temp
         for _ in range(iterations):
             log_q = log_q - _logsumexp_over_ranks(log_q)
-            log_q = torch.where(rows, log_q - torch.logsumexp(log_q, 1, keepdim=True), -torch.inf)
+            log_q = log_q - torch.logsumexp(log_q, 1, keepdim=True)
         return log_q.exp()
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as published
 
-from skyframe.evaluate.metrics import bootstrap_interval, cluster_confusion, score
+from skyframe.evaluate.metrics import bootstrap_interval, cluster_confusion, paired_interval, score
 from skyframe.spec import InputError
 
 
@@ -68,3 +68,27 @@ def test_interval_is_the_same_for_the_same_seed_and_one_point_for_one_cluster():
     assert bootstrap_interval(confusion, "miou", 100, 5) != bootstrap_interval(confusion, "miou", 100, 6)
     value, lo, hi = bootstrap_interval(confusion[:1], "accuracy", 10, 0)
     assert value == lo == hi
+
+
+def test_paired_difference_is_narrower_than_what_two_intervals_let_expect():
+    rng = np.random.default_rng(0)
+    truth, cluster = rng.integers(0, 4, 600), np.arange(600) % 30
+    hard = np.isin(cluster, rng.permutation(30)[:15])  # both fail in the same clusters
+    first = np.where(hard, (truth + 1) % 4, truth)
+    second = np.where(rng.random(600) < 0.1, (truth + 1) % 4, first)
+    both = [cluster_confusion(truth, predicted, cluster, 4) for predicted in (first, second)]
+    value, lo, hi = paired_interval(*both, "accuracy", 1000, 0)
+    assert value == pytest.approx((first == truth).mean() - (second == truth).mean())
+    assert 0 < lo < value < hi
+    single = [bootstrap_interval(c, "accuracy", 1000, 0) for c in both]
+    assert single[0][1] < single[1][2]  # the single intervals overlap
+    assert paired_interval(both[0], both[0], "miou", 100, 0) == (0.0, 0.0, 0.0)
+
+
+def test_paired_difference_refuses_predictions_of_other_rows():
+    truth, predicted = draw()
+    counts = cluster_confusion(truth, predicted, np.arange(300) % 30, 4)
+    with pytest.raises(InputError, match=r"paired difference: .* expected predictions for the same test rows"):
+        paired_interval(counts, counts[::-1], "accuracy", 10, 0)
+    with pytest.raises(InputError, match=r"paired difference: \(30, 4, 4\) and \(29, 4, 4\)"):
+        paired_interval(counts, counts[1:], "accuracy", 10, 0)

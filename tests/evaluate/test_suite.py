@@ -2,13 +2,16 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from skyframe.config.evaluate import DataConfig, EuroSatData, LinearConfig, SimulatedData, Suite, TaskConfig
 from skyframe.data.cube import open_cube
 from skyframe.evaluate.protocol import Subject, read_rows
 from skyframe.evaluate.record import data_fingerprint
 from skyframe.evaluate.suite import evaluate
+from skyframe.sample import Batch, Features
 from skyframe.spec import InputError
 from tests.evaluate.worlds import SeasonEncoder, contract, labelled_cube
 
@@ -37,6 +40,15 @@ def subjects(world, seed=0):
         Subject("season", SeasonEncoder(given, seed=seed)),
         Subject("flat", SeasonEncoder(given, scale=0.0), "random"),
     ]
+
+
+class ConstantContext(SeasonEncoder):
+    """Features of the season, and two columns of context that are the same everywhere."""
+
+    def encode(self, batch: Batch) -> Features:
+        fused = super().encode(batch).fused
+        fused = torch.cat([fused, torch.ones_like(fused[..., :2])], -1)
+        return Features(fused, fused.mean(1), context_dims=2)
 
 
 def test_scores_stand_beside_their_baselines_with_everything_needed_to_compare(world, tmp_path):
@@ -70,6 +82,33 @@ def test_log_tells_every_choice_on_validation_and_the_confusion(world, tmp_path)
     assert len(entry["validation"]) == 8 * 2
     assert entry["validation"][row.chosen] == max(entry["validation"].values())
     assert sum(map(sum, entry["confusion_true_by_predicted"])) == row.num_test == sum(log["units"]["test"])
+
+
+def test_predictions_are_kept_beside_the_log(world, tmp_path):
+    outcome = evaluate(suite(world, select=("crops",)), subjects(world)[:1], tmp_path, False)
+    for row in (r for r in outcome.rows if r.metric == "accuracy" and r.encoder != "majority"):
+        with np.load(Path(row.log).with_suffix(".npz")) as kept:
+            assert (kept["truth"] == kept[row.protocol]).mean() == pytest.approx(row.value)
+            assert len(np.unique(kept["unit"])) == row.num_test
+            assert len(np.unique(kept["cluster"])) == row.num_clusters
+
+
+def test_region_context_is_scored_alone(world, tmp_path):
+    tasks = {
+        "all": TaskConfig("simulated", "pixel", "crop_type"),
+        "context": TaskConfig("simulated", "pixel", "crop_type", part="context"),
+    }
+    given = contract(open_cube(world / "train_1.zarr"))
+    placed = [Subject("placed", ConstantContext(given))]
+    outcome = evaluate(suite(world, tasks=tasks, protocols=("linear",)), placed, tmp_path, False)
+    found = {(r.task, r.encoder): r.value for r in outcome.rows}
+    assert found["all", "placed"] > 0.85
+    assert found["context", "placed"] < 0.75  # a constant context says nothing
+    assert ("context", "raw_pixels") not in found and ("all", "raw_pixels") in found
+    again = evaluate(suite(world, tasks=tasks, protocols=("linear",)), placed, tmp_path, False)
+    assert again.num_new == 0
+    with pytest.raises(InputError, match=r"part: context: the encoder's features hold no region context"):
+        evaluate(suite(world, tasks=tasks, select=("context",)), subjects(world), tmp_path / "b", False)
 
 
 def test_a_second_call_computes_nothing_and_a_change_computes_what_it_touches(world, tmp_path):

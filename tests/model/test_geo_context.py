@@ -64,3 +64,14 @@ def test_paper_bank_on_the_meta_device():
         geo = GeoContext(1024, 4096, 100, 512)
         assert geo(torch.empty(2, 256, 1024), torch.zeros(2, dtype=torch.int64)).shape == (2, 256, 2048)
     assert geo.bank.numel() == 209_715_200
+
+
+def test_nearest_compares_what_departs_from_the_regions_mean_prototype(geo):
+    with torch.no_grad():
+        geo.query.weight.copy_(torch.eye(4, 6))
+        geo.query.bias.zero_()
+        geo.bank[2] = torch.tensor([[10.0, 1.0, 0.0, 0.0], [10.0, -0.5, 0.8, 0.0], [10.0, -0.5, -0.8, 0.0]])
+    fused = torch.zeros(2, 3, 6)
+    fused[:, :, 0] = 30.0  # seen from zero, all of it lies along the common part
+    fused[:, :, 1], fused[:, :, 2] = torch.tensor([2.0, -1.0, -1.0]), torch.tensor([0.0, 2.0, -2.0])
+    assert geo.nearest(fused, torch.tensor([2, -1])).tolist() == [[0, 1, 2], [-1, -1, -1]]
