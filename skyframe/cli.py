@@ -87,6 +87,24 @@ def inspect(cube: Path, picture: Path | None) -> None:
 
 
 @cli.command()
+@click.argument("cube", type=click.Path(path_type=Path))
+def verify(cube: Path) -> None:
+    """Read every chunk of a cube and name those that are lost or altered; exit code 2 where one is."""
+    from skyframe.data.cube import open_cube
+    from skyframe.data.integrity import check_cube
+
+    opened = open_cube(cube)
+    with _progress("verify") as bar:
+        found = check_cube(opened, lambda _, done, total: bar(done, total))
+    for finding in found:
+        click.echo(finding)
+    if found:
+        raise InputError(f"{cube}: {len(found)} damages, named above, expected none; restore it or write it again")
+    chunks = sum(sum(record.shards.values()) for record in opened.manifest.arrays.values())
+    click.echo(f"{cube}: {chunks:,} chunks in {len(opened.manifest.arrays)} arrays are whole")
+
+
+@cli.command()
 @click.argument("recipe")
 @OVERRIDES
 def pretrain(recipe: str, overrides: tuple[str, ...]) -> None:

@@ -205,6 +205,7 @@ WRONG: list[Wrong] = [
         lambda p: ["inspect", str(edit(p.cube() / "manifest.json", half).parent)],
         "manifest.json is truncated or altered",
     ),
+    ("lost chunks", lambda p: ["verify", p.damaged("s2/values", None)], "1 damages, named above, expected none"),
     (
         "future cube format",
         lambda p: [
@@ -358,13 +359,14 @@ def test_the_whole_way_by_commands(place, monkeypatch, capsys):
     for words in (
         ["simulate", "c", "--extent", "0.64x0.64", "--hr-share", "0", "--seed", "5"],
         ["inspect", "c"],
+        ["verify", "c"],
         ["pretrain", "skysense_s2s1", *NANO, "data.cubes=[c]", "train.run_dir=runs", "name=r", "train.max_steps=1"],
         ["export", "runs/r", "out"],
     ):
         monkeypatch.setattr(sys, "argv", ["skyframe", *words])
         main()
     printed = capsys.readouterr().out
-    assert "wrote c" in printed and "drew c.png" in printed and "run in runs/r" in printed
+    assert all(said in printed for said in ("wrote c", "arrays are whole", "drew c.png", "run in runs/r"))
     assert (place.here / "c.png").stat().st_size > 1000 and open_cube("c").has("s1")
     assert sorted(p.name for p in (place.here / "out").iterdir()) == [
         "encoder_s1", "encoder_s2", "fusion", "geo_context", "model",

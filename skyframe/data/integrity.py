@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
+import zarr
 
 from skyframe.data.cube import Cube
 from skyframe.data.manifest import ArrayRecord
@@ -16,26 +20,27 @@ Progress = Callable[[str, int, int], None]
 """Called with the array's name, shards done and shards in all."""
 
 
-def check_cube(cube: Cube, progress: Progress | None = None) -> list[str]:
-    """Read every chunk of a cube once.
+def check_cube(cube: Cube, progress: Progress | None = None, threads: int | None = None) -> list[str]:
+    """Read every chunk of a cube once, and the dates and coordinates that plain xarray sees.
 
     Args:
         cube: an opened store.
         progress: told after each shard.
+        threads: shards checked at a time; by default one per core. Each holds one chunk in memory.
 
     Returns:
         One sentence per damaged shard or chunk, naming array and chunk; empty where the cube is whole.
     """
-    found = []
-    total = sum(len(record.shards) for record in cube.manifest.arrays.values())
-    done = 0
-    for record in cube.manifest.arrays.values():
-        found += _check_metadata(cube, record)
-        for shard, num_chunks in record.shards.items():
-            found += _check_shard(cube, record, shard, num_chunks)
-            done += 1
+    records = cube.manifest.arrays.values()
+    found = [finding for record in records for finding in _check_metadata(cube, record)]
+    found += [finding for modality in cube.manifest.days for finding in _check_coordinates(cube, modality)]
+    shards = [(record, shard) for record in records for shard in record.shards]
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        results = pool.map(partial(_check_shard, cube), *zip(*shards, strict=True))
+        for done, ((record, _), findings) in enumerate(zip(shards, results, strict=True), 1):
+            found += findings
             if progress is not None:
-                progress(record.layout.name, done, total)
+                progress(record.layout.name, done, len(shards))
     return found
 
 
@@ -52,9 +57,24 @@ def _check_metadata(cube: Cube, record: ArrayRecord) -> list[str]:
     return []
 
 
-def _check_shard(cube: Cube, record: ArrayRecord, shard: tuple[int, ...], num_chunks: int) -> list[str]:
+def _check_coordinates(cube: Cube, modality: str) -> list[str]:
+    """The small arrays beside a modality: readable, and the dates those of the manifest."""
+    found = []
+    for name in ("day", "y", "x", "spatial_ref"):
+        place = f"{modality}/{name}"
+        try:
+            values = np.asarray(zarr.open_array(cube.path / place, mode="r")[...])
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            found.append(f"{place}: does not read ({error}); restore the store or run the ingest again")
+            continue
+        if name == "day" and not np.array_equal(values, cube.manifest.days[modality]):
+            found.append(f"{place}: differs from the manifest's dates; restore the store or run the ingest again")
+    return found
+
+
+def _check_shard(cube: Cube, record: ArrayRecord, shard: tuple[int, ...]) -> list[str]:
     try:
-        file = OpenShard(cube.path, record.layout, shard, num_chunks)
+        file = OpenShard(cube.path, record.layout, shard, record.shards[shard])
     except InputError as error:
         return [str(error)]
     found = []

@@ -192,3 +192,18 @@ def test_shard_of_a_ragged_array_round_trips(tmp_path):
     import google_crc32c
 
     assert google_crc32c.value(with_crc(b"any")) == CRC_RESIDUE
+
+
+def test_coordinates_that_plain_xarray_would_read_wrong(cube):
+    zarr.open_array(cube.path / "s2/day", mode="r+")[0] += 1
+    (cube.path / "weather/y/c/0").write_bytes(b"torn")
+    found = check_cube(cube)
+    assert [f.split(": ")[0] for f in found] == ["s2/day", "weather/y"]
+    assert "differs from the manifest's dates" in found[0] and "does not read" in found[1]
+
+
+def test_findings_keep_their_order_on_any_number_of_threads(cube):
+    for array in ("s2/values", "weather/values"):
+        shard_file(cube, array).unlink()
+    assert check_cube(cube, threads=1) == check_cube(cube, threads=4)
+    assert len(check_cube(cube, threads=4)) == 2
