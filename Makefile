@@ -47,7 +47,7 @@ lint: $(COMPLETE)  ## ruff and mypy
 prove: $(RUNTIME)  ## the long proofs, resumable cell by cell, into benchmarks/results/
 	$(BIN)/python -m benchmarks.prove
 
-bench: $(RUNTIME)  ## ratios of start-up, objectives, reader and training step on this machine
+bench: $(RUNTIME)  ## ratios of start-up and objectives on this machine
 	for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
 
 docs: $(COMPLETE)  ## build the site in site/

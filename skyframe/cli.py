@@ -113,10 +113,12 @@ def pretrain(recipe: str, overrides: tuple[str, ...]) -> None:
 
     resume = next((o.removeprefix("resume=") for o in overrides if o.startswith("resume=")), "no")
     loaded = load_recipe(recipe, [o for o in overrides if not o.startswith("resume=")])
-    leader = os.environ.get("LOCAL_RANK", "0") == "0"
+    from skyframe.dist import is_leader
+    from skyframe.train.run import pretrain as run
+
+    leader = is_leader()
     if leader:
         click.echo(dump_recipe(loaded))
-    from skyframe.train.run import pretrain as run
 
     folder = run(loaded, resume=resume, show=leader)
     if leader:
@@ -159,8 +161,8 @@ def evaluate(suite: str, encoder: Path, overrides: tuple[str, ...], out: Path | 
 
     loaded = load_suite(suite, overrides)
     module = load_module(encoder)
-    subjects = [Subject(encoder.name, module), Subject("random_init", random_copy(module, seed=0), "random")]
-    outcome = run(loaded, subjects, out or encoder.parent / "evaluation")
+    random = Subject("random_init", random_copy(module, seed=loaded.seeds[0]), "random")
+    outcome = run(loaded, [Subject(encoder.name, module), random], out or encoder.parent / "evaluation")
     console = Console()
     console.print(results_table(outcome.rows))
     for alarm in outcome.alarms:
@@ -170,23 +172,21 @@ def evaluate(suite: str, encoder: Path, overrides: tuple[str, ...], out: Path | 
 
 @cli.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--encoder", type=click.Path(path_type=Path), required=True, help="exported `model` folder")
-@click.option("--scene", type=click.Path(path_type=Path), required=True, help="cube whose embeddings are mapped")
-@click.option(
-    "--results",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="results.csv of `skyframe evaluate`",
-)
+@click.option("--encoder", type=click.Path(path_type=Path), default=None, help="exported `model` folder")
+@click.option("--scene", type=click.Path(path_type=Path), default=None, help="cube whose embeddings are mapped")
+@click.option("--results", type=click.Path(path_type=Path), default=None, help="results.csv of `skyframe evaluate`")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="HTML file; RUN/report.html by default")
-def report(run: Path, encoder: Path, scene: Path, results: Path, out: Path | None) -> None:
-    """Write one self-contained HTML page about a run."""
+def report(run: Path, encoder: Path | None, scene: Path | None, results: Path | None, out: Path | None) -> None:
+    """Write one self-contained HTML page about a run: its curves, a mapped scene and scores where they are given."""
     from skyframe.evaluate.report import build_report
     from skyframe.export import load_module
 
-    if not results.is_file():
+    if results is not None and not results.is_file():
         raise InputError(f"{results}: no such file, expected results.csv of `skyframe evaluate`; score the run first")
-    click.echo(f"wrote {build_report(run, out or run / 'report.html', load_module(encoder), scene, results)}")
+    if (encoder is None) != (scene is None):
+        raise InputError(f"report {run}: --encoder and --scene go together, got only one of them; give both or none")
+    module = None if encoder is None else load_module(encoder)
+    click.echo(f"wrote {build_report(run, out or run / 'report.html', module, scene, results)}")
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,15 @@ from torch import Tensor
 def active() -> bool:
     """Whether a process group with more than one rank is up."""
     return td.is_available() and td.is_initialized() and td.get_world_size() > 1
+
+
+def is_leader() -> bool:
+    """Whether this process speaks for the run before a process group is up: rank 0 by every launcher's environment.
+
+    torchrun, SLURM and Lightning's own launcher set different names, and an inherited one may stand beside a set one.
+    """
+    names = ("RANK", "SLURM_PROCID", "NODE_RANK", "GROUP_RANK", "LOCAL_RANK")
+    return all(int(os.environ.get(name, "0")) == 0 for name in names)
 
 
 def rank() -> int:

@@ -13,6 +13,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,8 +42,9 @@ class Band:
 class Modality:
     """One sensor as it is stored: physical value = stored * `scale` + `offset`, in `units`.
 
-    `mean` and `std` are per band, in `units`; `nodata` is the stored value that marks a missing pixel (None: the
-    validity mask alone says so). `kind`: `image` = one date, `series` = many dates, `static` = no date, `weather` =
+    `mean` and `std` are per band, in `units`; `nodata` is the stored value that marks a missing pixel: the
+    writer refuses a clear pixel that holds it in every band (None: any value may be clear), and readers go by the
+    validity mask alone. `kind`: `image` = one date, `series` = many dates, `static` = no date, `weather` =
     daily values on a coarse grid, read at the window's centre.
     """
 
@@ -127,11 +129,19 @@ class RegionGrid:
 
 @dataclass(frozen=True)
 class Split:
-    """Which part of a cube is for what: whole cubes by name, so that neighbours never leak."""
+    """Which cubes are for what: whole cubes by name or glob, so that neighbours never leak.
+
+    Pretraining refuses cubes that are named under `val` or `test`; with `train` it refuses all others.
+    """
 
     train: tuple[str, ...] = ()
     val: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
+
+    def held_out(self, cube: str) -> bool:
+        """Whether a cube is not for training."""
+        named = [any(fnmatch(cube, pattern) for pattern in part) for part in (self.train, (*self.val, *self.test))]
+        return named[1] or bool(self.train and not named[0])
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from skyframe.cli import main
-from skyframe.data.cube import open_cube
 from skyframe.spec import CubeSpec
 from skyframe.train.checkpoint import latest
 from tests.data.cubes import tiny_cube
@@ -193,6 +192,7 @@ WRONG: list[Wrong] = [
     ("heads that do not divide", lambda p: p.pretrain("model.fusion.num_heads=7"), "is not a multiple of 7 heads"),
     ("no cubes match", lambda p: p.pretrain(cubes="nowhere/*"), "data.cubes: nothing at 'nowhere/*'"),
     ("cube that is not there", lambda p: p.pretrain(cubes="nowhere"), "nowhere: no such cube"),
+    ("cube kept for scoring", lambda p: p.pretrain(cubes=str(p.cube().rename(p.here / "test_x"))), "are held out"),
     ("window larger than the cubes", lambda p: p.pretrain("data.window_px=128"), "no window of 1280 m fits"),
     ("more samples than windows", lambda p: p.pretrain("train.global_batch=4096"), "expected at least 4096"),
     ("resume that is neither", lambda p: p.pretrain("resume=maybe"), "'maybe' is not one of 'no', 'auto'"),
@@ -278,7 +278,8 @@ WRONG: list[Wrong] = [
     ),
     ("scores on cubes that are not there", lambda p: suite(p, "data.simulated.test=[nowhere]"), "nowhere"),
     ("report without metrics", lambda p: report(p, p.earth, f"{p.earth}/a"), "no metrics.jsonl, expected a run folder"),
-    ("report without a scene", lambda p: report(p, p.run, "nowhere"), "nowhere: no such cube"),
+    ("report of half a scene", lambda p: ["report", str(p.run), "--scene", "x"], "--encoder and --scene go together"),
+    ("report without a scene", lambda p: report(p, p.run, "nowhere")[:-2], "nowhere: no such cube"),
     ("report without results", lambda p: report(p, p.run, f"{p.earth}/a", "none.csv"), "none.csv: no such file"),
     # the command line itself
     ("unknown command", lambda p: ["pretain"], "No such command 'pretain'"),
@@ -352,25 +353,6 @@ def test_a_refused_name_is_free_for_the_corrected_run(place, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["skyframe", *place.pretrain()])
     main()
     assert (place.here / "runs" / "bad" / "checkpoints" / "LATEST").is_file()
-
-
-def test_the_whole_way_by_commands(place, monkeypatch, capsys):
-    """simulate, inspect, pretrain, export: what a user types, in process."""
-    for words in (
-        ["simulate", "c", "--extent", "0.64x0.64", "--hr-share", "0", "--seed", "5"],
-        ["inspect", "c"],
-        ["verify", "c"],
-        ["pretrain", "skysense_s2s1", *NANO, "data.cubes=[c]", "train.run_dir=runs", "name=r", "train.max_steps=1"],
-        ["export", "runs/r", "out"],
-    ):
-        monkeypatch.setattr(sys, "argv", ["skyframe", *words])
-        main()
-    printed = capsys.readouterr().out
-    assert all(said in printed for said in ("wrote c", "arrays are whole", "drew c.png", "run in runs/r"))
-    assert (place.here / "c.png").stat().st_size > 1000 and open_cube("c").has("s1")
-    assert sorted(p.name for p in (place.here / "out").iterdir()) == [
-        "encoder_s1", "encoder_s2", "fusion", "geo_context", "model",
-    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("words", [["--help"], ["pretrain", "--help"], ["simulate", "--help"], ["--version"]])

@@ -86,3 +86,23 @@ def test_a_hung_collective_fails_the_call_in_time() -> None:
     with pytest.raises(AssertionError, match="not ended after 4 s"):
         run_ranks(_never_joined, timeout_s=4.0)
     assert time.monotonic() - started < 30.0
+
+
+@pytest.mark.parametrize(
+    ("environment", "leads"),
+    [
+        ({}, True),
+        ({"LOCAL_RANK": "1"}, False),
+        ({"LOCAL_RANK": "0", "NODE_RANK": "1"}, False),  # a second node: Lightning's own launcher
+        ({"LOCAL_RANK": "0", "RANK": "4", "GROUP_RANK": "1"}, False),  # torchrun
+        ({"SLURM_PROCID": "8", "SLURM_LOCALID": "0"}, False),
+        ({"SLURM_PROCID": "0", "LOCAL_RANK": "1"}, False),  # inherited from an interactive job
+        ({"SLURM_PROCID": "0", "RANK": "0", "LOCAL_RANK": "0"}, True),
+    ],
+)
+def test_one_process_of_a_run_leads(environment, leads, monkeypatch) -> None:
+    for name in ("RANK", "SLURM_PROCID", "NODE_RANK", "GROUP_RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert dist.is_leader() is leads

@@ -13,6 +13,7 @@ from skyframe.spec import (
     InputError,
     Modality,
     RegionGrid,
+    Split,
     did_you_mean,
     find_yaml,
     side_pixels,
@@ -136,3 +137,11 @@ def test_load_by_path_and_error_for_bad_yaml(tmp_path: Path) -> None:
 def test_find_yaml_lists_what_ships() -> None:
     with pytest.raises(InputError, match="data_specs: no file 'nowhere'; give a path to a YAML file or one of"):
         find_yaml("data_specs", "nowhere")
+
+
+def test_a_split_holds_cubes_out_by_name_or_glob():
+    assert not Split().held_out("anything")
+    kept = Split(test=("test_*",), val=("north",))
+    assert [kept.held_out(name) for name in ("test_a", "north", "south", "a_test_")] == [True, True, False, False]
+    chosen = Split(train=("train_*",), test=("train_last",))
+    assert [chosen.held_out(name) for name in ("train_1", "other", "train_last")] == [False, True, True]

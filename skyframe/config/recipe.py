@@ -22,7 +22,7 @@ class DataConfig:
     windows_per_shard: int = 4  # windows read in succession from one opened shard
     workers: int = 0  # reader processes per rank; they change who reads, never what
     min_clear: float = 0.0  # frames with a smaller share of clear pixels in the window count as absent
-    regions: RegionGrid = field(default_factory=RegionGrid)  # how a place becomes a prototype region
+    regions: RegionGrid | None = None  # how a place becomes a prototype region; none = as the spec says
 
 
 @dataclass(frozen=True)

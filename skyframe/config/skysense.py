@@ -106,7 +106,7 @@ class LossConfig:
     beta: float = 0.1  # cross-modal alignment; quoted at second hand, unverified
     granularity: tuple[str, ...] = ("pix", "obj", "img")
     sources: tuple[str, ...] = ()  # of the contrastive terms: modalities and "fused"; empty = all
-    cl: Literal["dino", "infonce"] = "dino"  # ours; infonce only as an ablation
+    cl: Literal["dino", "infonce"] = "dino"  # ours; the tiny recipes take infonce, as it learns faster
     symmetric: bool = False  # ours: also teach with the views exchanged
     student_temp: float = 0.1  # ours
     teacher_temp: float = 0.07  # ours, after the warm-up
@@ -148,6 +148,13 @@ class SkySenseRecipe(Recipe):
                 f"{where}: views.local_crops is {views.local_crops} but data.modalities has no 'hr' to cut them "
                 "from; set it to 0"
             )
+        sources = {*data.modalities, "fused"}
+        taught = set(self.loss.sources) or sources
+        if views.local_crops and not ("hr" in taught and "img" in self.loss.granularity and self.loss.alpha):
+            raise InputError(
+                f"{where}: views.local_crops is {views.local_crops} but no term uses them, expected 'hr' among "
+                "loss.sources, 'img' in loss.granularity and loss.alpha above 0; set it to 0, or loss.sources=[]"
+            )
         if views.local_crops and views.local_px > views.crop_px:
             raise InputError(f"{where}: views.local_px {views.local_px} is larger than views.crop_px {views.crop_px}")
         for name in data.modalities:
@@ -158,11 +165,23 @@ class SkySenseRecipe(Recipe):
             raise InputError(
                 f"{where}: loss.granularity {list(self.loss.granularity)}, expected some of {sorted(known)}"
             )
-        sources = {*data.modalities, "fused"}
         if not set(self.loss.sources) <= sources:
             raise InputError(f"{where}: loss.sources {list(self.loss.sources)}, expected some of {sorted(sources)}")
-        if self.loss.alpha == 0 and self.loss.beta == 0:
-            raise InputError(f"{where}: loss.alpha and loss.beta are both 0, expected at least one objective")
+        if not set(model.dates) <= set(data.modalities):
+            raise InputError(f"{where}: model.dates {list(model.dates)}, expected some of {sorted(data.modalities)}")
+        contrastive = self.loss.alpha != 0 and self.loss.granularity
+        if not contrastive and (self.loss.beta == 0 or len(data.modalities) < 2):
+            raise InputError(
+                f"{where}: loss.alpha {self.loss.alpha:g} with granularity {list(self.loss.granularity)} and loss.beta "
+                f"{self.loss.beta:g} with {len(data.modalities)} modalities leave no term, expected at least one; "
+                "alignment needs two modalities"
+            )
+
+    @property
+    def teaches_fusion(self) -> bool:
+        """Whether any term reaches fusion, dates and region context; alignment alone compares sensors before fusion."""
+        reached = not self.loss.sources or "fused" in self.loss.sources
+        return bool(self.loss.alpha != 0 and self.loss.granularity and reached)
 
 
 def _swin(dims: int, depths: list[int], heads: list[int], drop_path: float = 0.0) -> dict[str, Any]:

@@ -27,6 +27,9 @@ from skyframe.spec import CubeSpec, InputError, Modality, Window, did_you_mean
 BASE_GSD_M = 10.0
 """The common position grid: Sentinel pixels."""
 
+POINTS_PER_REGION = 16
+"""Places that a region's cell is drawn from, at least: with fewer, cells would not be balanced."""
+
 
 def select_modalities(data: DataConfig) -> dict[str, Modality]:
     """The canonical modalities that a recipe names, in its order; unknown names are an error."""
@@ -143,7 +146,14 @@ class CubeDataModule(pl.LightningDataModule):
         self.recipe = recipe
         data = recipe.data
         self.modalities = select_modalities(data)
+        spec = CubeSpec.load(data.spec)
         self.cubes = find_cubes(data.cubes)
+        held_out = [cube.name for cube in self.cubes if spec.split.held_out(cube.name)]
+        if held_out:
+            raise InputError(
+                f"data.cubes: {', '.join(held_out)} are held out by the split of spec {spec.name}, expected training "
+                "cubes; leave them out, or change the split"
+            )
         self.plan = WindowPlan(
             self.cubes,
             size_m=data.window_px * BASE_GSD_M,
@@ -153,7 +163,9 @@ class CubeDataModule(pl.LightningDataModule):
             windows_per_shard=data.windows_per_shard,
             names=list(data.modalities),
         )
-        self.regions = build_regions(self.plan.places(4096), data.regions)
+        regions = data.regions or spec.regions
+        points = max(4096, POINTS_PER_REGION * regions.num_regions)
+        self.regions = build_regions(self.plan.places(points), regions)
         self.layouts = layouts_for(self.modalities, data.frames, recipe.views.crop_px)
         self.sampler: StepSampler | None = None
         self.consumed = 0

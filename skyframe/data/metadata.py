@@ -20,9 +20,11 @@ from skyframe.spec import Grid, Label, Modality, side_pixels
 
 
 def create_root(root: Path, spec_name: str) -> None:
-    """The root group, and the group that holds truth."""
-    zarr.create_group(root, attributes={"skyframe": FORMAT, "spec": spec_name, "Conventions": "CF-1.10"})
-    zarr.create_group(root, path="truth")
+    """The root group, and the group that holds truth, where an earlier start did not come so far."""
+    if not (root / "zarr.json").exists():
+        zarr.create_group(root, attributes={"skyframe": FORMAT, "spec": spec_name, "Conventions": "CF-1.10"})
+    if not (root / "truth" / "zarr.json").exists():
+        zarr.create_group(root, path="truth")
 
 
 def create_modality(
@@ -34,7 +36,7 @@ def create_modality(
         The days that the store holds: those of an earlier start where there was one.
     """
     folder = root / modality.name
-    if (folder / "day" / "zarr.json").exists() and (folder / "day" / "c").exists():
+    if (folder / "day" / "zarr.json").exists() and (folder / "day" / "c" / "0").exists():  # written last
         return np.asarray(zarr.open_array(folder / "day", mode="r")[:], np.int32)
     attributes: dict[str, Any] = {
         "kind": modality.kind,

@@ -186,21 +186,6 @@ class WindowPlan:
         return self._held[1:]
 
 
-def rank_positions(step: int, rank: int, world: int, slots: int) -> range:
-    """Positions that one rank reads in one step: a contiguous block of the step's slots.
-
-    Raises:
-        InputError: the slots do not divide evenly.
-    """
-    if slots % world or not 0 <= rank < world:
-        raise InputError(
-            f"plan: a global batch of {slots} does not split over {world} ranks (rank {rank}), expected a multiple of "
-            f"the number of ranks; change global_batch or the number of devices"
-        )
-    share = slots // world
-    return range(step * slots + rank * share, step * slots + (rank + 1) * share)
-
-
 def _grid(cube: Cube, size_m: float, stride_m: float, names: Sequence[str] | None) -> CubeGrid:
     chosen = [cube.spec.modalities[name] for name in names or cube.spec.modalities if cube.has(name)]
     if not chosen:

@@ -147,11 +147,14 @@ def _draw_strip(figure: Figure, place: SubplotSpec, cube: Cube, name: str) -> No
 
 
 def _draw_timeline(axes: Axes, days: NDArray[np.int32], clear: NDArray[np.float64], shown: NDArray[np.intp]) -> None:
-    """Clear share of every date; the dates that are shown above in black."""
-    when = np.array([np.datetime64(date_of(int(day))) for day in days])
-    axes.vlines(when, 0, clear, colors="0.6", linewidth=1.5)
-    axes.vlines(when[shown], 0, clear[shown], colors="black", linewidth=2.5)
+    """Clear share of every date that is known; the dates that are shown above in black."""
+    known = np.flatnonzero(days != DAY_UNKNOWN)
+    for chosen, colour, width in ((known, "0.6", 1.5), (np.intersect1d(known, shown), "black", 2.5)):
+        if len(chosen):
+            axes.vlines(_when(days[chosen]), 0, clear[chosen], colors=colour, linewidth=width)
     axes.set_ylim(0, 1.05)
+    if not len(known):
+        axes.set_xticks([])
     axes.set_yticks([0, 1], ["0", "100 %"], fontsize=7)
     axes.set_ylabel("clear", fontsize=7)
     axes.tick_params(axis="x", labelsize=7)
@@ -162,12 +165,13 @@ def _draw_weather(figure: Figure, place: SubplotSpec, cube: Cube, name: str) -> 
     modality, side_m = cube.spec.modalities[name], min(cube.grid.height_m, cube.grid.width_m)
     middle = Window(cube.name, (cube.grid.height_m - side_m) / 2, (cube.grid.width_m - side_m) / 2, side_m)
     series = read_series(cube, middle, names=[name])[name]
-    when = np.array([np.datetime64(date_of(int(day))) for day in series.day])
+    known = series.day != DAY_UNKNOWN
+    when = _when(series.day[known])
     inner = place.subgridspec(1, len(modality.bands))
     for number, band in enumerate(modality.band_names):
         axes = figure.add_subplot(inner[0, number])
-        stored: NDArray[np.float64] = series.values[:, number, 0, 0].astype(np.float64)
-        values = np.where(series.valid[:, 0, 0], stored * modality.scale + modality.offset, np.nan)
+        stored: NDArray[np.float64] = series.values[known, number, 0, 0].astype(np.float64)
+        values = np.where(series.valid[known, 0, 0], stored * modality.scale + modality.offset, np.nan)
         if "precipitation" in band:
             axes.vlines(when, 0, values, colors="tab:blue", linewidth=1)
         else:
@@ -176,6 +180,11 @@ def _draw_weather(figure: Figure, place: SubplotSpec, cube: Cube, name: str) -> 
         axes.tick_params(labelsize=7)
         axes.tick_params(axis="x", labelrotation=20)
         axes.spines[["top", "right"]].set_visible(False)
+
+
+def _when(days: NDArray[np.int32]) -> NDArray[np.datetime64]:
+    """Calendar dates of known days, as matplotlib takes them."""
+    return np.array([date_of(int(day)) for day in days], "datetime64[D]")
 
 
 @dataclass(frozen=True)

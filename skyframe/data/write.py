@@ -9,7 +9,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from skyframe.data.manifest import MANIFEST, ArrayRecord, Manifest
 from skyframe.data.metadata import consolidate, create_label, create_modality, create_root, create_table
 from skyframe.data.shard import ArrayLayout, OpenShard, encode_shard, shard_key
 from skyframe.geography import check_crs
-from skyframe.spec import CubeSpec, Grid, InputError
+from skyframe.spec import CubeSpec, Grid, InputError, Modality
 
 DESCRIPTION = "partial.json"
 _TEMPORARY = ".tmp"
@@ -44,10 +44,10 @@ class CubeWriter:
             source: plain values that say where the pixels came from; the same on every start (no time of writing).
 
         Raises:
-            InputError: `path` exists, the CRS is not projected, or the partial store describes another cube.
+            InputError: `path` exists, the CRS is not projected, or the partial store is of another cube or of none.
         """
         self.path, self.spec, self.grid = Path(path), spec, grid
-        self.source: dict[str, Any] = json.loads(json.dumps(source))
+        self.source = _plain(source)
         if self.path.exists():
             raise InputError(f"{self.path}: already exists, expected a new path; delete it or write elsewhere")
         check_crs(grid.crs)
@@ -58,20 +58,35 @@ class CubeWriter:
         self._describe()
 
     def _describe(self) -> None:
+        """Write down what is being written before anything of it, or compare it with what an earlier start wrote down.
+
+        A writer that was killed in the last steps of `finish` left the manifest alone, which says it as well.
+        """
         description = {"spec": self.spec.to_dict(), "grid": vars(self.grid), "source": self.source}
-        file = self._root / DESCRIPTION
-        if file.exists():
-            found = json.loads(file.read_text(encoding="utf-8"))
-            different = [key for key, value in json.loads(json.dumps(description)).items() if found.get(key) != value]
-            if different:
-                raise InputError(
-                    f"{self._root}: holds another unfinished cube (different {', '.join(different)}), expected the one "
-                    f"that is being written; delete that folder or write elsewhere"
-                )
-            return
+        expected = found = _plain(description)
+        there = {entry.name for entry in self._root.iterdir()} if self._root.exists() else set()
+        if DESCRIPTION in there:
+            found = json.loads((self._root / DESCRIPTION).read_text(encoding="utf-8"))
+        elif MANIFEST in there:
+            whole = Manifest.from_json((self._root / MANIFEST).read_text(encoding="utf-8"), self._root)
+            found = _plain({"spec": whole.spec.to_dict(), "grid": vars(whole.grid), "source": whole.source})
+            expected |= {"spec": _plain(_reduced(self.spec, whole.spec.modalities, whole.spec.labels))}
+        elif there - {_TEMPORARY}:
+            raise InputError(
+                f"{self._root}: holds {', '.join(sorted(there - {_TEMPORARY}))} but no {DESCRIPTION}, expected an "
+                "unfinished cube that says what it is; delete that folder or write elsewhere"
+            )
+        different = [key for key, value in expected.items() if found.get(key) != value]
+        if different:
+            raise InputError(
+                f"{self._root}: holds another unfinished cube (different {', '.join(different)}), expected the one "
+                f"that is being written; delete that folder or write elsewhere"
+            )
         (self._root / _TEMPORARY).mkdir(parents=True, exist_ok=True)
+        if DESCRIPTION not in there:
+            self._replace(self._root / DESCRIPTION, json.dumps(description).encode())
+        (self._root / MANIFEST).unlink(missing_ok=True)  # what it lists may change from here on
         create_root(self._root, self.spec.name)
-        self._replace(file, json.dumps(description).encode())
 
     def create(self, modality: str, days: NDArray[np.int32]) -> None:
         """Add a modality with its dates; the same again after a resume.
@@ -132,10 +147,11 @@ class CubeWriter:
             flags: uint8 `[T, h, w]`: 0 nodata, 1 clear, 2 cloud, 3 shadow.
 
         Raises:
-            InputError: shape, dtype, position or flag values differ from that, or a clear pixel is not finite.
+            InputError: shape, dtype, position or flag values differ from that, or a clear pixel is not finite or
+                holds the modality's `nodata` in every band.
         """
         layouts = self._pair(modality)
-        _check_block(modality, layouts[0], y_px, x_px, values, flags)
+        _check_block(self.spec.modality(modality), layouts[0], y_px, x_px, values, flags)
         for layout, block in zip(layouts, (values, flags), strict=True):
             for shard, part in _cut(layout, block, (0,) * (block.ndim - 2) + (y_px, x_px)):
                 self._replace(self._root / layout.name / shard_key(shard), encode_shard(layout, part))
@@ -193,6 +209,8 @@ class CubeWriter:
     def finish(self) -> Path:
         """Check every shard, consolidate, write the manifest, flush to disk and move the cube to its place.
 
+        The description goes last, when the manifest is safe on disk: a start after a kill finds one of the two.
+
         Raises:
             InputError: nothing was created, or a shard on disk is torn.
         """
@@ -202,22 +220,21 @@ class CubeWriter:
             )
         manifest = self._manifest()
         consolidate(self._root)
+        self._replace(self._root / MANIFEST, manifest.to_json().encode())
         shutil.rmtree(self._root / _TEMPORARY)
-        (self._root / DESCRIPTION).unlink()
-        (self._root / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         for folder, _, files in os.walk(self._root, topdown=False):
             for entry in (*(Path(folder) / name for name in files), Path(folder)):
                 _flush(entry)
+        (self._root / DESCRIPTION).unlink()
+        _flush(self._root)
         os.replace(self._root, self.path)
         _flush(self.path.absolute().parent)
         return self.path
 
     def _manifest(self) -> Manifest:
-        tree = self.spec.to_dict()
-        tree["modalities"] = {name: tree["modalities"][name] for name in self.spec.modalities if name in self._days}
-        tree["labels"] = {
-            name: entry for name, entry in tree["labels"].items() if f"truth/{name}/values" in self._layouts
-        }
+        tree = _reduced(
+            self.spec, self._days, [name for name in self.spec.labels if f"truth/{name}/values" in self._layouts]
+        )
         arrays = {name: ArrayRecord(layout, dict(self._written(layout))) for name, layout in self._layouts.items()}
         return Manifest(
             CubeSpec.from_dict(tree, str(self.path)), self.grid, self.source, self._days, arrays, self._tables
@@ -227,6 +244,20 @@ class CubeWriter:
         for shard in np.ndindex(*layout.shard_grid):
             if (self._root / layout.name / shard_key(shard)).exists():
                 yield shard, OpenShard(self._root, layout, shard).num_chunks
+
+
+def _reduced(spec: CubeSpec, modalities: Container[str], labels: Container[str]) -> dict[str, Any]:
+    """Plain values of a spec without the modalities and labels that are not named."""
+    tree = spec.to_dict()
+    for group, names in (("modalities", modalities), ("labels", labels)):
+        tree[group] = {name: entry for name, entry in tree[group].items() if name in names}
+    return tree
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Values as JSON gives them back: tuples are lists, keys are text."""
+    plain: dict[str, Any] = json.loads(json.dumps(values))
+    return plain
 
 
 def _cut(
@@ -241,9 +272,9 @@ def _cut(
 
 
 def _check_block(
-    modality: str, layout: ArrayLayout, y_px: int, x_px: int, values: NDArray[np.generic], flags: NDArray[np.uint8]
+    modality: Modality, layout: ArrayLayout, y_px: int, x_px: int, values: NDArray[np.generic], flags: NDArray[np.uint8]
 ) -> None:
-    where = f"{modality}: block at row {y_px}, column {x_px}"
+    where = f"{modality.name}: block at row {y_px}, column {x_px}"
     num_dates, num_bands = layout.shape[:2]
     if values.ndim != 4 or values.shape[:2] != (num_dates, num_bands) or flags.shape != (num_dates, *values.shape[2:]):
         raise InputError(
@@ -271,6 +302,14 @@ def _check_block(
         )
     if values.dtype.kind == "f" and not np.isfinite(values.swapaxes(0, 1)[:, flags == CLEAR]).all():
         raise InputError(f"{where}: a clear pixel is not a finite number; flag it 0 (nodata)")
+    if modality.nodata is not None:
+        absent = (values == modality.nodata).all(axis=1) & (flags == CLEAR)
+        if absent.any():
+            date, row, column = (int(i) for i in np.argwhere(absent)[0])
+            raise InputError(
+                f"{where}: the pixel at date {date}, row {y_px + row}, column {x_px + column} is flagged clear but "
+                f"holds nodata ({modality.nodata:g}) in every band, expected a value; flag it 0 (nodata)"
+            )
 
 
 def _flush(path: Path) -> None:

@@ -162,7 +162,7 @@ def stretch(values: NDArray[np.floating[Any]]) -> Rgb:
 
 
 def _true_colour(cube: Cube, whole: Window, where: str) -> Picture:
-    for name, bands in (("s2", ("B04", "B03", "B02")), ("hr", ("R", "G", "B"))):
+    for name, bands in (("s2", ("B04", "B03", "B02")), ("hr", ("red", "green", "blue"))):
         if cube.has(name) and set(bands) <= set(cube.spec.modality(name).band_names):
             found = read_series(cube, whole, names=[name])
             if name in found and found[name].valid.any():

@@ -48,7 +48,7 @@ def export_run(checkpoint: dict[str, Any], recipe: SkySenseRecipe, out: str | Pa
         ) from error
     aside = out.with_name(out.name + ".partial")
     shutil.rmtree(aside, ignore_errors=True)
-    untrained = _untrained(weights, modalities)
+    untrained = _untrained(weights, modalities) + ([] if recipe.teaches_fusion else ["fusion"])
     try:
         for name, module in system.exports().items():
             contract = _contract(name, module, recipe, modalities, regions)

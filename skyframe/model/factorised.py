@@ -35,6 +35,11 @@ def build_encoder(config: EncoderConfig, num_bands: int, seed: int, where: str) 
             f"{where}.encoder: {config.encoder!r} is not one of "
             f"{', '.join(ENCODERS)}{did_you_mean(config.encoder, ENCODERS)}"
         )
+    if config.encoder == "vit" and len(config.depths) + len(config.num_heads) != 2:
+        raise InputError(
+            f"{where}: depths {list(config.depths)} and num_heads {list(config.num_heads)}, expected one of each; "
+            "a ViT has one stage"
+        )
     if config.encoder == "swin_v2":
         return SwinV2(
             num_bands,
@@ -161,8 +166,9 @@ class SpatialEncoder(nn.Module):
         grid = grid.repeat_interleave(self.up_scale, 1).repeat_interleave(self.up_scale, 2)[:, :side, :side]
         valid = position_valid(series.valid, side)
         fused = rearrange(grid, "b h w d -> b (h w) d").contiguous()
+        seen = valid.any(1)
         return Features(
-            fused, fused.mean(1), {name: Tokens(fused[:, None], valid.any(1, keepdim=True), series.day[:, :1])}
+            fused, masked_mean(fused, seen), {name: Tokens(fused[:, None], seen[:, None], series.day[:, :1])}
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor, nn
 
@@ -44,6 +44,3 @@ class System(Protocol):
         """The modules that leave the run, by folder name."""
         ...
 
-    def contract_parts(self) -> dict[str, Any]:
-        """What the exporter writes into every contract: width, smallest side, regions."""
-        ...

@@ -20,6 +20,7 @@ from skyframe.geography import RegionIndex
 from skyframe.model.factorised import FactorisedEncoder, masked_mean
 from skyframe.model.heads import DistillationHead
 from skyframe.model.health import agreement, effective_rank, feature_std
+from skyframe.model.stem import position_valid
 from skyframe.model.teacher import copy_teacher, momentum_at, update_teacher
 from skyframe.objective.alignment import alignment
 from skyframe.objective.contrastive import (
@@ -166,8 +167,9 @@ class SkySense(nn.Module):
         self._pending_fed = None
 
     def monitors(self) -> dict[str, float]:
-        """Teacher agreement, effective rank and spread per source, of the last pass."""
-        return {name: float(value) for name, value in self._health.items()}
+        """Teacher agreement, effective rank and spread per source of the last pass, and the teacher's momentum."""
+        momentum = momentum_at(self.progress, self.config.ema_start, self.config.ema_end)
+        return {name: float(value) for name, value in self._health.items()} | {"ema_momentum": momentum}
 
     def exports(self) -> dict[str, nn.Module]:
         """The teacher as a whole and in parts."""
@@ -176,10 +178,6 @@ class SkySense(nn.Module):
         if self.teacher.geo is not None:
             parts["geo_context"] = self.teacher.geo
         return parts
-
-    def contract_parts(self) -> dict[str, Any]:
-        """Regions of the bank, which a reader needs to turn a place into a region."""
-        return {"regions": self.regions.to_dict()}
 
     # --- one direction: the student learns from the teacher -------------------------------------------------------
 
@@ -202,8 +200,9 @@ class SkySense(nn.Module):
         t_all = {**t_tokens, FUSED: Tokens(t_full[:, None], t_valid[:, None], v.region[:, None])}
         pairs = {n: Pair(s_all[n].values, t_all[n].values, s_all[n].valid & t_all[n].valid) for n in self.sources}
         terms = self._contrastive(pairs, drop)
-        for local in views[2:]:
-            self._local(local, pairs["hr"], terms, len(views) - 2)
+        if terms:
+            for local in views[2:]:
+                terms["hr/img"] = terms["hr/img"] + self._local(local, pairs) / len(views[2:])
         self._watch(pairs)
         return terms | self._alignment(s_tokens)
 
@@ -238,9 +237,13 @@ class SkySense(nn.Module):
         for name in self.heads:
             for level, rows in self._granularities(pairs[name], drop.named(name)).items():
                 found[f"{name}/{level}"] = self._distil(name, LEVELS.index(level), *rows)
-        present = torch.stack([p.valid.flatten(1).any(1) for n, p in pairs.items() if n in self.heads]).float()
-        scale = len(present) / present.sum(0).clamp_min(1)
+        scale = self._scale(pairs)
         return {key: (loss * here * scale).mean() for key, (loss, here) in found.items()}
+
+    def _scale(self, pairs: dict[str, Pair]) -> Tensor:
+        """`[B]`, sources of the run over sources that the sample has."""
+        present = torch.stack([p.valid.flatten(1).any(1) for n, p in pairs.items() if n in self.heads]).float()
+        return len(present) / present.sum(0).clamp_min(1)
 
     def _granularities(self, pair: Pair, draw: Draw) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
         """Student rows, teacher rows `[B, T, R, D]` and validity `[B, T, R]` at each level."""
@@ -299,20 +302,20 @@ class SkySense(nn.Module):
         share = min(1.0, self.progress / c.teacher_temp_warmup) if c.teacher_temp_warmup > 0 else 1.0
         return c.teacher_temp_start + share * (c.teacher_temp - c.teacher_temp_start)
 
-    def _local(self, local: Batch, pair: Pair, terms: dict[str, Tensor], count: int) -> None:
-        """Add a local crop's image-level term: the student's crop against the teacher's whole high-resolution image."""
-        if "hr" not in self.heads or "img" not in self.config.granularity:
-            return
+    def _local(self, local: Batch, pairs: dict[str, Pair]) -> Tensor:
+        """A local crop's image-level term: the student's crop against the teacher's whole high-resolution image."""
+        pair = pairs["hr"]
         encoder = self.student.encoders["hr"]
         drop = Draw(hash64(self.seed, "drop_path", "local"), (local.epoch << 40) + local.index)
         raw, flags = encoder(local.series["hr"], drop)
         series = local.series["hr"]
         tokens = self.student._aligned("hr", raw, encoder.side(series), encoder.token_grid(series))
+        shown = position_valid(series.valid, encoder.side(series))
         valid = flags[..., None] & pair.valid.any(-1, keepdim=True)
         loss, here = self._distil(
-            "hr", LEVELS.index("img"), tokens.mean(2, keepdim=True), frame_mean(pair.teacher, pair.valid), valid
+            "hr", LEVELS.index("img"), frame_mean(tokens, shown), frame_mean(pair.teacher, pair.valid), valid
         )
-        terms["hr/img"] = terms["hr/img"] + (loss * here).mean() / count
+        return (loss * here * self._scale(pairs)).mean()
 
     def _alignment(self, tokens: Mapping[str, Tokens]) -> dict[str, Tensor]:
         """L_align between every two modalities of the student, time-averaged and pooled."""

@@ -6,11 +6,13 @@ import json
 import math
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 import pytorch_lightning as pl
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from skyframe import dist
@@ -66,27 +68,28 @@ class ProgressLog(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop on a non-finite loss; write a row where a log step is due."""
+        """Write a row where a log step or a checkpoint is due, and stop there on a non-finite loss: none is saved."""
         assert isinstance(pl_module, PretrainModule)
         now = time.perf_counter()
         self.busy_s += now - self.batch_start
         self.batch_end = now
         self.samples += batch[0].size * dist.world_size()
         step = trainer.global_step
-        if step != self.logged_step and (step % self.every == 0 or step == trainer.max_steps):
-            self.logged_step = step
+        train = pl_module.recipe.train
+        due = step % self.every == 0 or step % train.checkpoint_every == 0 or step == trainer.max_steps
+        if step != self.logged_step and due:
             row = self._row(trainer, pl_module, now)
             bad = [k for k, v in row.items() if not math.isfinite(v)]
             if bad:
                 raise InputError(
                     f"step {step}: {', '.join(bad)} not finite, expected numbers; resume from the last checkpoint "
                     "with a lower optim.lr "
-                    "or look at the samples of this step"
+                    f"or look at the samples since step {self.logged_step}"
                 )
+            self.logged_step = step
             self._write(row)
         if self.bar is not None:
-            total = float(pl_module.terms["total"])
-            news = f"loss {total:.3f}  {self.samples / (now - self.begun):.1f} samples/s"
+            news = f"{_in_short(pl_module.terms)}  {self.samples / (now - self.begun):.1f} samples/s"
             self.bar.update(self.bar.task_ids[0], completed=step, news=news)
 
     def _row(self, trainer: pl.Trainer, module: PretrainModule, now: float) -> dict[str, float]:
@@ -127,6 +130,16 @@ class ProgressLog(pl.Callback):
             if thing is not None:
                 thing.stop() if isinstance(thing, Progress) else thing.close()
         self.bar = self.file = self.board = None
+
+
+def _in_short(terms: Mapping[str, Tensor]) -> str:
+    """The total, and each source's terms averaged: `loss 9.28 (fused 3.46, align 4.10)`."""
+    groups: dict[str, list[float]] = {}
+    for name, value in terms.items():
+        groups.setdefault(name.partition("/")[0], []).append(float(value))
+    total = groups.pop("total")[0]
+    parts = ", ".join(f"{name} {sum(values) / len(values):.2f}" for name, values in groups.items())
+    return f"loss {total:.2f} ({parts})"
 
 
 def read_metrics(run: Path) -> list[dict[str, float]]:

@@ -16,6 +16,7 @@ import torch
 from pytorch_lightning.strategies import DDPStrategy
 
 import skyframe
+from skyframe import dist
 from skyframe.config import dump_recipe, recipe_from_tree
 from skyframe.config.skysense import SkySenseRecipe
 from skyframe.data.datamodule import CubeDataModule
@@ -91,11 +92,12 @@ def _strategy(recipe: SkySenseRecipe) -> DDPStrategy | str:
     """DDP where there are several ranks or the recipe asks for it.
 
     Buffers are not broadcast: the system keeps them equal itself, and a paper-sized prototype bank would send 839 MB
-    in every forward pass. Unused parameters are not searched for: every rank runs every module in every step.
+    in every forward pass. Unused parameters are searched for only where no term reaches the fusion: otherwise every
+    rank gives every parameter a gradient in every step.
     """
     train = recipe.train
     if train.strategy == "ddp" or train.devices * train.num_nodes > 1:
-        return DDPStrategy(broadcast_buffers=False)
+        return DDPStrategy(broadcast_buffers=False, find_unused_parameters=not recipe.teaches_fusion)
     return "auto"
 
 
@@ -111,9 +113,9 @@ def _find_start(run: Path, recipe: SkySenseRecipe, resume: str) -> Path | None:
         raise InputError(f"resume: {resume!r} is not one of 'no', 'auto'")
     saved = run / "recipe.yaml"
     checkpoint = latest(run / "checkpoints")
-    if _leader() and not saved.is_file() and run.exists() and (not run.is_dir() or any(run.iterdir())):
+    if dist.is_leader() and not saved.is_file() and run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise InputError(f"{run}: is there but holds no recipe.yaml, so it is no run; choose another name=")
-    if _leader() and saved.is_file():
+    if dist.is_leader() and saved.is_file():
         if resume == "no":
             raise InputError(
                 f"{run}: a run of this name is there already; add resume=auto to continue it, or choose another name="
@@ -129,17 +131,13 @@ def _find_start(run: Path, recipe: SkySenseRecipe, resume: str) -> Path | None:
 
 def _describe(run: Path, recipe: SkySenseRecipe) -> None:
     """Make the run folder and say in it what runs; the recipe is never changed after."""
-    if not _leader():
+    if not dist.is_leader():
         return
     run.mkdir(parents=True, exist_ok=True)
     saved = run / "recipe.yaml"
     if not saved.is_file():
         saved.write_text(dump_recipe(recipe))
     (run / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n")
-
-
-def _leader() -> bool:
-    return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
 def environment() -> dict[str, str]:
@@ -186,6 +184,7 @@ def _quiet() -> None:
         r".*mid-epoch.*",
         r".*The `srun` command is available.*",
         r".*find_unused_parameters.*",
+        r".*`broadcast_buffers` is deprecated.*",  # its successor would send the bank once more
         r".*in eval mode at the start of training.*",  # the teacher
         r".*LeafSpec.*",
     ):

@@ -50,4 +50,27 @@ def test_borders_belong_to_the_range():
 def test_a_local_crop_must_fit_only_where_there_is_one():
     assert load_recipe("skysense_demo", ["views.crop_px=2", "views.local_px=4"]).views.crop_px == 2
     with pytest.raises(InputError, match=r"views.local_px 4 is larger than views.crop_px 2"):
-        load_recipe("skysense_demo", ["views.crop_px=2", "views.local_px=4", "views.local_crops=1"])
+        load_recipe("skysense_demo", ["views.crop_px=2", "views.local_px=4", "views.local_crops=1", "loss.sources=[]"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["loss.alpha=0", "loss.beta=0"], "leave no term, expected at least one"),
+        (["loss.alpha=0", "data.modalities=[s2]"], "loss.beta 0.1 with 1 modalities leave no term"),
+        (["loss.granularity=[]", "loss.beta=0"], "with granularity [] and loss.beta 0 with 3 modalities leave no term"),
+        (["model.dates=[s2, s3]"], "model.dates ['s2', 's3'], expected some of ['hr', 's1', 's2']"),
+    ],
+)
+def test_rules_between_fields_are_one_sentence(overrides, sentence):
+    with pytest.raises(InputError) as error:
+        load_recipe("skysense_demo", overrides)
+    assert sentence in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reached"),
+    [([], True), (["loss.sources=[]"], True), (["loss.sources=[s2]"], False), (["loss.alpha=0"], False)],
+)
+def test_whether_a_term_reaches_the_fusion(overrides, reached):
+    assert load_recipe("skysense_demo", overrides).teaches_fusion is reached

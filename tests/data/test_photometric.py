@@ -2,7 +2,9 @@
 
 import dataclasses
 
+import pytest
 import torch
+import torch.nn.functional as F
 
 from skyframe.config.skysense import ViewsConfig
 from skyframe.data.photometric import photometric
@@ -70,6 +72,54 @@ def test_blur_keeps_the_mean_and_lowers_the_spread():
     only_blur = ViewsConfig(gain=0, offset=0, blur=1, solarize=0)
     soft = photometric(batch, SPEC.modalities, only_blur, _draw(3, 4)).series["hr"].values
     assert soft.std() < 0.5 * noise.std() and abs(float(soft.mean() - noise.mean())) < 1.0
+
+
+def _images(seed: int) -> Batch:
+    """Noise `[2, 3, 3, 64, 64]` as high-resolution images, a third of whose pixels are invalid, the last one wholly."""
+    batch, numbers = _batch(0.0, ("hr",)), torch.Generator().manual_seed(seed)
+    noise = torch.rand(2, 3, 3, 64, 64, generator=numbers) * 255
+    valid = torch.rand(2, 3, 64, 64, generator=numbers) > 1 / 3
+    valid[1, 2] = False
+    hr = dataclasses.replace(batch.series["hr"], values=noise, valid=valid)
+    return dataclasses.replace(batch, series={"hr": hr})
+
+
+def _changed(batch: Batch, views: ViewsConfig, **fields) -> torch.Tensor:
+    series = {"hr": dataclasses.replace(batch.series["hr"], **fields)}
+    out = photometric(dataclasses.replace(batch, series=series), SPEC.modalities, views, _draw(3, 4))
+    return out.series["hr"].values
+
+
+@pytest.mark.parametrize("poison", [1e30, -1e30, float("nan")])
+@pytest.mark.parametrize("views", [ViewsConfig(gain=0, offset=0, blur=1, solarize=0), ViewsConfig(blur=1, solarize=1)])
+def test_what_invalid_pixels_hold_never_reaches_a_valid_one(views, poison):
+    batch = _images(0)
+    hr = batch.series["hr"]
+    seen = hr.valid[:, :, None].expand_as(hr.values)
+    poisoned = _changed(batch, views, values=hr.values.where(seen, torch.tensor(poison)))
+    assert torch.equal(poisoned[seen], _changed(batch, views)[seen])
+
+
+def test_blur_is_the_mean_over_valid_neighbours_by_hand():
+    batch = _images(1)
+    values, valid = torch.zeros(2, 3, 3, 64, 64), torch.ones(2, 3, 64, 64, dtype=torch.bool)
+    values[..., 10, 10] = 48.0
+    valid[0, :, 10, 11] = False
+    only_blur = ViewsConfig(gain=0, offset=0, blur=1, solarize=0)
+    soft = _changed(batch, only_blur, values=values, valid=valid)
+    assert soft[1, 0, 0, 9:12, 9:12].tolist() == [[3.0, 6.0, 3.0], [6.0, 12.0, 6.0], [3.0, 6.0, 3.0]]
+    # the centre of sample 0 lost a neighbour of weight 1/8: 12 / (7/8); its invalid neighbour stays as it was
+    assert soft[0, 0, 0, 10, 9:12].tolist() == pytest.approx([6.0, 12 / 0.875, 0.0])
+
+
+def test_blur_of_wholly_valid_images_is_the_plain_convolution():
+    batch = _images(2)
+    values = batch.series["hr"].values
+    only_blur = ViewsConfig(gain=0, offset=0, blur=1, solarize=0)
+    soft = _changed(batch, only_blur, valid=torch.ones(2, 3, 64, 64, dtype=torch.bool))
+    kernel = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]).expand(3, 1, 3, 3) / 16
+    plain = F.conv2d(F.pad(values.flatten(0, 1), (1, 1, 1, 1), mode="replicate"), kernel, groups=3)
+    assert torch.equal(soft, plain.reshape(soft.shape))
 
 
 def test_solarisation_inverts_the_bright_half_only():

@@ -2,13 +2,16 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib.dates import date2num
+from matplotlib.figure import Figure
 from rich.console import Console
 
+from skyframe.calendar import DAY_UNKNOWN, date_of
 from skyframe.data.cube import open_cube
-from skyframe.data.quicklook import _colour, _tint, clear_share, describe, draw
+from skyframe.data.quicklook import _colour, _draw_timeline, _tint, clear_share, describe, draw
 from skyframe.data.read import read_flags
 from skyframe.data.write import CubeWriter
-from tests.data.cubes import DAYS, tiny_cube, tiny_grid, tiny_spec, tiny_values
+from tests.data.cubes import DAYS, tiny_cube, tiny_grid, tiny_spec, tiny_values, write_modality
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,27 @@ def test_modality_that_was_never_written(tmp_path):
     text = printed(describe(cube))
     assert [line.split("│")[7].strip() for line in text.splitlines() if "(series)" in line] == ["-", "0%"]
     assert draw(cube, tmp_path / "a.png").exists()
+
+
+@pytest.mark.parametrize("unknown", [1, 2, 4])
+def test_picture_of_dates_that_are_not_known(tmp_path, unknown):
+    """A mosaic without a day among dated ones, or several of them, with weather whose days are lost as well."""
+    writer = CubeWriter(tmp_path / "a.zarr", tiny_spec(), tiny_grid(), {})
+    for name in ("s1", "weather"):
+        days, (values, flags) = DAYS[name][:4].copy(), tiny_values(name)
+        days[:unknown] = DAY_UNKNOWN
+        write_modality(writer, name, days, values[:4], flags[:4])
+    cube = open_cube(writer.finish())
+    assert draw(cube, tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_timeline_holds_the_known_dates_alone():
+    axes = Figure().subplots()
+    days, clear = np.array([DAY_UNKNOWN, 8000, 8010, 8020], np.int32), np.array([0.1, 0.2, 0.3, 0.4])
+    _draw_timeline(axes, days, clear, np.array([0, 2]))
+    drawn = [[(float(x), float(y)) for (x, _), (_, y) in c.get_segments()] for c in axes.collections]
+    start = float(date2num(np.datetime64(date_of(8000))))
+    assert drawn == [[(start, 0.2), (start + 10, 0.3), (start + 20, 0.4)], [(start + 10, 0.3)]]
 
 
 def test_colours_by_hand():

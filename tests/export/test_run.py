@@ -108,6 +108,13 @@ def test_an_encoder_that_no_sample_fed_is_named_on_every_card(optical_only, tmp_
         assert "**Never fed during pretraining: hr, s1.**" in (folder / "README.md").read_text(), folder
 
 
+def test_a_run_without_a_term_on_the_fusion_says_so_on_every_card(optical_only, tmp_path):
+    where = [f"data.cubes=[{optical_only}]", f"train.run_dir={tmp_path}", "name=blind", "train.max_steps=1"]
+    checkpoint, recipe = loaded(pretrain(nano_recipe(*where, "loss.sources=[s2]"), show=False))
+    for folder in export_run(checkpoint, recipe, tmp_path / "out"):
+        assert "**Never fed during pretraining: hr, s1, fusion.**" in (folder / "README.md").read_text(), folder
+
+
 def test_exporting_twice_gives_the_same_bytes(exported, nano_run, tmp_path):
     again = tmp_path / "again"
     export_run(*loaded(nano_run), again)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 PIXEL_M = 10.0
 SCENE_CLASS, AEROSOL = "S2-L2A-SCL", "S2-L2A-AOT"
 
+CLASS_NOISE = 1e-6
+"""How far resampling that moves no class may leave a float class from its whole number."""
+
 SCENE_CLASS_FLAGS = {
     0: NODATA,  # no data
     1: NODATA,  # saturated or defective
@@ -108,16 +111,19 @@ def _layer(modality: Modality, opened: dict[str, tuple[xr.Dataset, str]]) -> Lay
         )
     data, where = opened[sensor]
     names = _variable_names(modality)
-    netcdf.require(data, [*names, SCENE_CLASS] if sensor == "s2" else names, where)
+    netcdf.require(data, names, where)
+    if sensor == "s2":
+        netcdf.require(data, [SCENE_CLASS], where)
+    place = f"{where}: {modality.name}"
 
     def read(y: int, x: int, height: int, width: int) -> Block:
         rows, columns = slice(y, y + height), slice(x, x + width)
         values = netcdf.stack(data, names, rows, columns)
         if sensor == "s1":
-            stored, lost = amplitude_code_to_db(values)
+            stored, lost = amplitude_code_to_db(values, place)
             return stored, flags_of(lost)
         flags = scene_class_flags(netcdf.stack(data, [SCENE_CLASS], rows, columns)[:, 0], where)
-        return _optical(modality, values, flags)
+        return _optical(modality, values, flags, place)
 
     return Layer(modality, netcdf.days_of(data), (data.sizes["y"], data.sizes["x"]), read)
 
@@ -131,14 +137,24 @@ def _variable_names(modality: Modality) -> list[str]:
     return [prefix + b for b in modality.band_names]
 
 
-def _optical(modality: Modality, values: NDArray[Any], flags: NDArray[np.uint8]) -> Block:
+def _optical(modality: Modality, values: NDArray[Any], flags: NDArray[np.uint8], where: str) -> Block:
     if modality.name == "s2":
-        stored, lost = to_reflectance(values)
+        stored, lost = to_reflectance(values, where)
         return stored, np.where(lost, NODATA, flags).astype(np.uint8)
-    codes = as_unsigned(values)
+    if modality.name == "scene_class":
+        classes, lost = _whole_classes(values, where)
+        return classes.astype(modality.dtype), flags_of(np.asarray(lost.any(axis=1)))
+    codes = as_unsigned(values, where)
     lost = missing(codes)
-    whole = np.where(lost, 0, codes).astype(modality.dtype)
-    return whole, flags_of(np.asarray(lost.any(axis=1)))
+    thickness = np.rint(np.where(lost, 0, codes))  # a quantity in thousandths: a composite's fraction may be rounded
+    with np.errstate(invalid="ignore"):
+        stored = thickness.astype(modality.dtype)
+    if not np.array_equal(stored, thickness):
+        raise InputError(
+            f"{where}: {AEROSOL} runs from {thickness.min():g} to {thickness.max():g}, expected thousandths that fit "
+            f"{modality.dtype}; check its unit and its code for missing pixels"
+        )
+    return stored, flags_of(np.asarray(lost.any(axis=1)))
 
 
 def scene_class_flags(classes: NDArray[Any], where: str) -> NDArray[np.uint8]:
@@ -152,15 +168,27 @@ def scene_class_flags(classes: NDArray[Any], where: str) -> NDArray[np.uint8]:
         uint8 `[T, h, w]`.
 
     Raises:
-        InputError: a class that Sen2Cor does not have.
+        InputError: a class that Sen2Cor does not have, or one that is not a whole number.
     """
-    codes = as_unsigned(classes)
+    table = np.array([SCENE_CLASS_FLAGS[c] for c in range(12)], np.uint8)
+    return table[_whole_classes(classes, where)[0]]
+
+
+def _whole_classes(classes: NDArray[Any], where: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Classes as integers, 0 where missing, and where they are missing; between two classes there is none."""
+    codes = as_unsigned(classes, where)
     lost = missing(codes)
-    whole = np.where(lost, 0, codes).astype(np.int64)
+    present = np.where(lost, 0, codes)
+    whole = np.rint(present)
     if whole.min() < 0 or whole.max() > 11:
         raise InputError(
-            f"{where}: scene classes run from {whole.min()} to {whole.max()}, expected Sen2Cor's 0 to 11; check "
+            f"{where}: scene classes run from {whole.min():g} to {whole.max():g}, expected Sen2Cor's 0 to 11; check "
             f"{SCENE_CLASS}"
         )
-    table = np.array([SCENE_CLASS_FLAGS[c] for c in range(12)], np.uint8)
-    return table[whole]
+    mixed = present[np.abs(present - whole) > CLASS_NOISE]
+    if len(mixed):
+        raise InputError(
+            f"{where}: {SCENE_CLASS} holds {mixed[0]:.7g}, expected whole numbers 0 to 11; resample classes by nearest "
+            "neighbour, not by averages"
+        )
+    return whole.astype(np.int64), lost

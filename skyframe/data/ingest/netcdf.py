@@ -90,7 +90,10 @@ def grid_of(data: xr.Dataset, gsd_m: float, where: str) -> Grid:
 
 
 def require(data: xr.Dataset, names: Sequence[str], where: str) -> None:
-    """Refuse a file that lacks one of the variables, naming it and those that were found."""
+    """Refuse a file that lacks one of the variables, naming it and those that were found, or mixes their dtypes.
+
+    Stacked together, int16 and float become float, where the -1 that means "missing" would be a value.
+    """
     lost = [n for n in names if n not in data.data_vars]
     if lost:
         found = ", ".join(str(v) for v in data.data_vars if v != "crs")
@@ -104,6 +107,11 @@ def require(data: xr.Dataset, names: Sequence[str], where: str) -> None:
                 f"{where}: {name} has dimensions {data[name].dims}, expected t, y, x; export one value per date "
                 "and pixel"
             )
+    if len({data[name].dtype.kind for name in names}) > 1:
+        raise InputError(
+            f"{where}: {', '.join(f'{name} is {data[name].dtype}' for name in names)}, expected one dtype because each "
+            "says in its own way what is missing; export the bands of a sensor alike"
+        )
 
 
 def stack(data: xr.Dataset, names: Sequence[str], y: slice, x: slice) -> NDArray[Any]:

@@ -149,7 +149,7 @@ def _optical(
 ) -> tuple[NDArray[np.int32], Block, list[str]]:
     days, order, products = _by_time([p.decode() for p in found["sen-2-products"]], where)
     bands = [band_index(b, S2_BANDS, modality) for b in modality.band_names]
-    values, lost = to_reflectance(found["sen-2-data"][order][:, bands])
+    values, lost = to_reflectance(found["sen-2-data"][order][:, bands], f"{where}: sen-2-data")
     snow, cloud = found["sen-2-masks"][order][:, 0], found["sen-2-masks"][order][:, 1]
     bright = found["sen-2-data"][order][:, S2_BANDS.index("B02")] >= BRIGHT_BLUE
     covered = (cloud >= CLOUD_PERCENT) | (snow >= SNOW_PERCENT) | bright

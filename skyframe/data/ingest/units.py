@@ -23,6 +23,10 @@ AMPLITUDE_CODE_DB = -83.0
 Source: openeo_gfmap/preprocessing/sar.py, compress_backscatter_uint16. DN 65534 (13.3 dB) is its ceiling.
 """
 
+LOWEST_CODE = -500  # ours
+"""Reflectance x 10000 below which a pixel is missing: subtracting haze from dark water ends a little under zero, -0.05
+is beyond that."""
+
 SAR_FLOOR_DB = -50.0  # ours
 """Weaker echoes lie 25 dB under Sentinel-1's noise floor: residue of noise removal, not an observation."""
 
@@ -30,11 +34,23 @@ PLAUSIBLE_MEDIAN = {"reflectance": (0.0, 1.5), "dB": (-35.0, 5.0)}
 """Bounds on a modality's median over land, water and cloud; a wrong unit falls outside."""
 
 
-def as_unsigned(values: NDArray[Any]) -> NDArray[Any]:
+def as_unsigned(values: NDArray[Any], where: str) -> NDArray[Any]:
     """Read 16-bit integers as the unsigned values they were written from; floats pass through.
 
     netCDF files of openEO carry `int16` data with `_Unsigned = "true"`: 65535 shows up as -1, 40000 as -25536.
+
+    Args:
+        values: int16, uint16 or float, any shape.
+        where: file and modality, for the message.
+
+    Raises:
+        InputError: another dtype. Nothing is agreed on how it says "missing": -1 of an int32 would become clear black.
     """
+    if values.dtype.kind != "f" and values.dtype not in (np.int16, np.uint16):
+        raise InputError(
+            f"{where}: holds {values.dtype}, expected int16 or uint16 (65535 = missing) or float (NaN = missing); "
+            "export it in one of them"
+        )
     return values.view(np.uint16) if values.dtype == np.int16 else values
 
 
@@ -45,34 +61,44 @@ def missing(values: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray(values == MISSING_U16) if values.dtype == np.uint16 else np.zeros(values.shape, bool)
 
 
-def to_reflectance(values: NDArray[Any]) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
+def to_reflectance(values: NDArray[Any], where: str) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
     """Sentinel-2 digital numbers (reflectance x 10000) as stored values.
+
+    Stored integers hold no negative number: a float from -500 (reflectance -0.05) to 0 is stored as 0, a dark pixel.
 
     Args:
         values: `[T, C, h, w]` int16, uint16 or float.
+        where: file and modality, for the message.
 
     Returns:
-        uint16 `[T, C, h, w]`, 0 where missing, and missing bool `[T, h, w]`: some band absent, or all bands 0
-        (Level-2A's own nodata; a single 0 is a dark pixel).
+        uint16 `[T, C, h, w]`, 0 where missing, and missing bool `[T, h, w]`: some band absent or below -500, or all
+        bands 0 (Level-2A's own nodata; a single 0 is a dark pixel).
+
+    Raises:
+        InputError: another dtype.
     """
-    values = as_unsigned(values)
-    gone = missing(values)
+    values = as_unsigned(values, where)
+    gone = missing(values) | (values < LOWEST_CODE)
     lost = np.asarray(gone.any(axis=1) | (values == 0).all(axis=1))
     whole = np.where(gone, 0, values) if values.dtype.kind == "u" else np.rint(np.where(gone, 0, values))
     stored = np.clip(whole, 0, MISSING_U16 - 1).astype(np.uint16)
     return np.where(lost[:, None], np.uint16(0), stored), lost
 
 
-def amplitude_code_to_db(values: NDArray[Any]) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
+def amplitude_code_to_db(values: NDArray[Any], where: str) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
     """openEO-GFMAP's 16-bit amplitude code as stored backscatter.
 
     Args:
         values: `[T, C, h, w]` int16 or uint16; 0 and 65535 are missing.
+        where: file and modality, for the message.
 
     Returns:
         int16 `[T, C, h, w]` hundredths of dB, and missing bool `[T, h, w]`.
+
+    Raises:
+        InputError: another dtype.
     """
-    code = as_unsigned(values)
+    code = as_unsigned(values, where)
     gone = missing(code) | (code == 0)
     db = 20.0 * np.log10(np.where(gone, 1, code).astype(np.float64)) + AMPLITUDE_CODE_DB
     return _store_db(db, gone)

@@ -71,33 +71,33 @@ def variable_names(modality: Modality, where: str) -> list[str]:
 def _layer(modality: Modality, data: xr.Dataset, where: str) -> Layer:
     names = variable_names(modality, where)
     netcdf.require(data, names, where)
-    days = netcdf.days_of(data)
+    days, place = netcdf.days_of(data), f"{where}: {modality.name}"
     shape = (data.sizes["y"], data.sizes["x"])
     if modality.name == "weather":
         factor = round(modality.gsd_m / PIXEL_M)
         coarse = (side_pixels(shape[0] * PIXEL_M, modality.gsd_m), side_pixels(shape[1] * PIXEL_M, modality.gsd_m))
         return Layer(
-            modality, days, coarse, lambda y, x, h, w: _read_weather(data, modality, names, factor, (y, x, h, w))
+            modality, days, coarse, lambda y, x, h, w: _read_weather(data, modality, names, factor, (y, x, h, w), place)
         )
     if modality.name == "terrain":
         unknown = np.array([DAY_UNKNOWN], np.int32)
-        return Layer(modality, unknown, shape, lambda y, x, h, w: _read_terrain(data, names, (y, x, h, w)))
+        return Layer(modality, unknown, shape, lambda y, x, h, w: _read_terrain(data, names, (y, x, h, w), place))
     convert = to_reflectance if modality.name == "s2" else amplitude_code_to_db
 
     def read(y: int, x: int, height: int, width: int) -> Block:
-        values, lost = convert(netcdf.stack(data, names, slice(y, y + height), slice(x, x + width)))
+        values, lost = convert(netcdf.stack(data, names, slice(y, y + height), slice(x, x + width)), place)
         return values, flags_of(lost)
 
     return Layer(modality, days, shape, read)
 
 
 def _read_weather(
-    data: xr.Dataset, modality: Modality, names: list[str], factor: int, block: tuple[int, int, int, int]
+    data: xr.Dataset, modality: Modality, names: list[str], factor: int, block: tuple[int, int, int, int], where: str
 ) -> Block:
     """Means over the weather grid's pixels; the reanalysis is 10 km wide, so a 10 m copy of it holds one value."""
     y, x, height, width = block
     rows, columns = slice(y * factor, (y + height) * factor), slice(x * factor, (x + width) * factor)
-    codes = as_unsigned(netcdf.stack(data, names, rows, columns))
+    codes = as_unsigned(netcdf.stack(data, names, rows, columns), where)
     physical = np.where(missing(codes), np.nan, codes / 100.0)
     for index, band in enumerate(modality.band_names):
         if band == "temperature_c":
@@ -120,9 +120,10 @@ def days_in_month(stamps: NDArray[np.datetime64]) -> NDArray[np.int64]:
     return np.asarray(((months + 1).astype("datetime64[D]") - months.astype("datetime64[D]")).astype(np.int64))
 
 
-def _read_terrain(data: xr.Dataset, names: list[str], block: tuple[int, int, int, int]) -> Block:
+def _read_terrain(data: xr.Dataset, names: list[str], block: tuple[int, int, int, int], where: str) -> Block:
     """The first date's values: the file repeats them on every date."""
     y, x, height, width = block
-    codes = as_unsigned(netcdf.stack(data.isel(t=slice(0, 1)), names, slice(y, y + height), slice(x, x + width)))
+    first = netcdf.stack(data.isel(t=slice(0, 1)), names, slice(y, y + height), slice(x, x + width))
+    codes = as_unsigned(first, where)
     lost = np.asarray(missing(codes).any(axis=1))
     return np.where(lost[:, None], 0, codes).astype(np.float32), flags_of(lost)

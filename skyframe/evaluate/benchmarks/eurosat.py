@@ -26,7 +26,7 @@ from skyframe.sample import Layout, Sample, Series
 from skyframe.spec import InputError, Modality
 
 CHIP_PX = 64
-RGB = {"s2": ("B04", "B03", "B02"), "hr": ("R", "G", "B")}
+RGB = {"s2": ("B04", "B03", "B02"), "hr": ("red", "green", "blue")}
 """Which bands of which modality the red, green and blue of a chip become, first match first."""
 
 Chip = NDArray[np.uint8]

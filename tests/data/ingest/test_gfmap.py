@@ -36,6 +36,50 @@ def test_scene_classes_by_hand():
         scene_class_flags(signed([[[4, 12]]]), "a.nc")
 
 
+def test_classes_resampled_to_float():
+    noisy = np.array([[[3.9999995, 4.0000005, 10.000001, -1e-10]]], np.float32)
+    assert scene_class_flags(noisy, "a.nc").tolist() == [[[1, 1, 2, 0]]]
+    for fraction in (4.5, 3.99):
+        with pytest.raises(InputError, match=rf"a\.nc: S2-L2A-SCL holds {fraction}, expected whole numbers 0 to 11"):
+            scene_class_flags(np.array([[[4.0, fraction]]], np.float32), "a.nc")
+    with pytest.raises(InputError, match="scene classes run from 0 to inf"):
+        scene_class_flags(np.array([[[np.nan, np.inf]]]), "a.nc")
+
+
+FLOATS = {name: values.astype(np.float32) for name, values in optical().items()}
+
+
+def test_float_composite_keeps_classes_and_rounds_aerosol(tmp_path):
+    variables = dict(FLOATS)
+    variables["S2-L2A-SCL"] = np.full((2, 3, 4), 3.9999995, np.float32)
+    variables["S2-L2A-AOT"] = np.full((2, 3, 4), 120.75, np.float32)
+    variables["S2-L2A-AOT"][1, 0, 0] = variables["S2-L2A-SCL"][1, 0, 0] = np.nan
+    s2 = write_netcdf(tmp_path / "s2.nc", variables, S2_DATES)
+    s1 = write_netcdf(tmp_path / "s1.nc", radar(), S1_DATES)
+    series = read_series(open_cube(ingest("gfmap", [s2, s1], tmp_path / "a.zarr")), Window("", 0, 0, 30))
+    for name, value in (("scene_class", 4), ("aerosol", 121)):
+        assert np.unique(series[name].values[:, 0][series[name].valid]).tolist() == [value]
+        assert np.argwhere(~series[name].valid).tolist() == [[1, 0, 0]]
+    assert np.argwhere(~series["s2"].valid).tolist() == [[1, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("SCL", FLOATS["S2-L2A-SCL"] + 0.5, r"s2\.nc: S2-L2A-SCL holds 4\.5, expected whole numbers"),
+        ("AOT", FLOATS["S2-L2A-AOT"] * -1, r"s2\.nc: aerosol: S2-L2A-AOT runs from -120 to -120, .* fit uint16"),
+        ("AOT", FLOATS["S2-L2A-AOT"].astype(np.int32), r"s2\.nc: aerosol: holds int32, expected int16 or uint16"),
+        ("B04", FLOATS["S2-L2A-B04"].astype(np.int32), "S2-L2A-B01 is float32, S2-L2A-B04 is int32, .* expected one"),
+    ],
+)
+def test_optical_values_that_are_refused(tmp_path, name, values, message):
+    s2 = write_netcdf(tmp_path / "s2.nc", FLOATS | {f"S2-L2A-{name}": values}, S2_DATES)
+    s1 = write_netcdf(tmp_path / "s1.nc", radar(), S1_DATES)
+    with pytest.raises(InputError, match=message):
+        ingest("gfmap", [s2, s1], tmp_path / "a.zarr")
+    assert not list(tmp_path.glob("*.zarr*"))
+
+
 @pytest.mark.parametrize("swapped", [False, True])
 def test_pair_in_any_order_keeps_each_sensors_dates(tmp_path, swapped):
     pair = write_pair(tmp_path)

@@ -1,5 +1,6 @@
 import filecmp
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -7,10 +8,11 @@ import sys
 import pytest
 from rich.progress import Progress
 
+from skyframe import cli
 from skyframe.data import ingest as package
 from skyframe.data.cube import open_cube
 from skyframe.data.ingest import SOURCES, ingest
-from skyframe.spec import CubeSpec, InputError
+from skyframe.spec import CubeSpec, InputError, find_yaml
 from tests.data.ingest.sources import worldcereal_variables, write_netcdf
 
 NUM_BLOCKS = 4 + 4 + 1 + 4  # 300 x 300 pixels in shards of 256: s2, s1, weather, terrain
@@ -116,6 +118,14 @@ def test_a_missing_extra_is_named(tmp_path, source, monkeypatch):
         InputError, match=r"h5py, h5netcdf, rasterio not installed.*pip install 'skyframe-eo\[ingest\]'"
     ):
         ingest("worldcereal", source, tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_the_command_in_the_head_of_a_spec_names_its_kind(kind):
+    text = find_yaml("data_specs", kind).read_text(encoding="utf-8")
+    (command,) = re.findall(r"Ingest: skyframe (ingest .* CUBE)", text)
+    with cli.ingest.make_context("ingest", command.split()[1:]) as context:
+        assert context.params["kind"] == kind and context.params["sources"] and context.params["spec"] is None
 
 
 @pytest.mark.parametrize("kind", SOURCES)

@@ -80,3 +80,12 @@ def test_missing_variable_names_what_there_is(tmp_path, files):
     data = netcdf.open_netcdf(write_netcdf(tmp_path / "a.nc", {"S2-L2A-B02": RAMP}, MONTHS), files)
     with pytest.raises(InputError, match=r"a\.nc: no variable S2-L2A-B8A, .* found S2-L2A-B02; use a spec"):
         netcdf.require(data, ["S2-L2A-B02", "S2-L2A-B8A"], "a.nc")
+
+
+def test_bands_of_mixed_dtypes_are_refused(tmp_path, files):
+    """Stacked to float, the -1 that an int16 holds where a pixel is missing would be a value."""
+    variables = {"a": RAMP, "b": RAMP.astype(np.float32)}
+    data = netcdf.open_netcdf(write_netcdf(tmp_path / "a.nc", variables, MONTHS), files)
+    netcdf.require(data, ["a"], "a.nc")
+    with pytest.raises(InputError, match=r"a\.nc: a is int16, b is float32, expected one dtype .* export the bands"):
+        netcdf.require(data, ["a", "b"], "a.nc")

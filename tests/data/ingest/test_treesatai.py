@@ -63,6 +63,7 @@ def changed(name, change):
         (changed("sen-2-data", lambda v: v[:1]), r"sen-2-data has shape \(1, 10, 6, 6\), expected \(2, 10, 6, 6\)"),
         (changed("sen-1-asc-data", lambda v: v[..., :5]), r"sen-1-asc-data has shape \(1, 2, 6, 5\)"),
         (changed("sen-2-products", lambda v: np.array(["a", "b"], object)), "'a' is not a Sentinel-1"),
+        (changed("sen-2-data", lambda v: v.astype(np.int32)), r"sen-2-data: holds int32, expected int16 or uint16"),
         (changed("sen-1-asc-data", np.zeros_like), None),
     ],
 )

@@ -19,8 +19,8 @@ def pixels(*values, dtype):
 
 
 def test_negative_int16_is_a_large_unsigned_value():
-    assert as_unsigned(np.array([-1, -25536, 7], np.int16)).tolist() == [65535, 40000, 7]
-    assert as_unsigned(np.array([-1.5], np.float32)).tolist() == [-1.5]
+    assert as_unsigned(np.array([-1, -25536, 7], np.int16), "x.nc").tolist() == [65535, 40000, 7]
+    assert as_unsigned(np.array([-1.5], np.float32), "x.nc").tolist() == [-1.5]
 
 
 def test_missing_is_65535_or_nan_and_nothing_else():
@@ -30,7 +30,7 @@ def test_missing_is_65535_or_nan_and_nothing_else():
 
 def test_amplitude_code_by_hand():
     # 20 log10(1413) - 83 = -19.997; 20 log10(40000) - 83 = 9.041; 65534 is the code's ceiling
-    stored, lost = amplitude_code_to_db(pixels(1413, -25536, -2, 0, -1, dtype=np.int16))
+    stored, lost = amplitude_code_to_db(pixels(1413, -25536, -2, 0, -1, dtype=np.int16), "x.nc")
     assert stored.ravel().tolist() == [-2000, 904, 1333, 0, 0]
     assert lost.ravel().tolist() == [False, False, False, True, True]
     assert stored.dtype == np.int16
@@ -42,24 +42,38 @@ def test_power_by_hand():
     assert lost.ravel().tolist() == [False, False, False, True, True, True]
 
 
-@pytest.mark.parametrize(("convert", "faint", "echo"), [(power_to_db, 1.6e-12, 1.1e-5), (amplitude_code_to_db, 40, 50)])
-def test_residue_of_noise_removal_is_missing(convert, faint, echo):
-    dtype = np.float32 if convert is power_to_db else np.uint16
-    assert convert(pixels(faint, echo, dtype=dtype))[1].ravel().tolist() == [True, False]
+def test_residue_of_noise_removal_is_missing():
+    assert power_to_db(pixels(1.6e-12, 1.1e-5, dtype=np.float32))[1].ravel().tolist() == [True, False]
+    assert amplitude_code_to_db(pixels(40, 50, dtype=np.uint16), "x.nc")[1].ravel().tolist() == [True, False]
 
 
 def test_a_pixel_with_one_polarisation_missing_is_missing():
     both = np.array([[1000, 1000], [0, 1000]], np.uint16).reshape(1, 2, 1, 2)
-    assert amplitude_code_to_db(both)[1].ravel().tolist() == [True, False]
+    assert amplitude_code_to_db(both, "x.nc")[1].ravel().tolist() == [True, False]
 
 
 def test_reflectance_missing_by_code_by_nan_and_by_all_zero():
     coded = np.array([[-1, 0, 0, 5], [300, 0, 4, -25536]], np.int16).reshape(1, 2, 1, 4)
-    stored, lost = to_reflectance(coded)
+    stored, lost = to_reflectance(coded, "x.nc")
     assert lost.ravel().tolist() == [True, True, False, False]
     assert stored[0, :, 0].T.tolist() == [[0, 0], [0, 0], [0, 4], [5, 40000]]
-    stored, lost = to_reflectance(pixels(123.4, np.nan, 1e6, dtype=np.float32))
+    stored, lost = to_reflectance(pixels(123.4, np.nan, 1e6, dtype=np.float32), "x.nc")
     assert stored.ravel().tolist() == [123, 0, 65534] and lost.ravel().tolist() == [False, True, False]
+
+
+def test_slightly_negative_reflectance_is_dark_and_lower_is_missing():
+    stored, lost = to_reflectance(pixels(-0.3, -500.0, -501.0, -np.inf, 7.0, dtype=np.float32), "x.nc")
+    assert stored.ravel().tolist() == [0, 0, 0, 0, 7] and lost.ravel().tolist() == [False, False, True, True, False]
+    one_band = np.array([[-9999.0, 40.0], [300.0, -20.0]], np.float32).reshape(1, 2, 1, 2)
+    stored, lost = to_reflectance(one_band, "x.nc")
+    assert lost.ravel().tolist() == [True, False] and stored[0, :, 0].T.tolist() == [[0, 0], [40, 0]]
+
+
+@pytest.mark.parametrize("convert", [as_unsigned, to_reflectance, amplitude_code_to_db])
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint8, np.int8, np.uint32, bool])
+def test_a_dtype_whose_missing_code_is_unknown_is_refused(convert, dtype):
+    with pytest.raises(InputError, match=rf"x\.nc: s2: holds {np.dtype(dtype)}, expected int16 or uint16 .* export it"):
+        convert(np.ones((1, 1, 2, 2)).astype(dtype), "x.nc: s2")
 
 
 def test_flags_of_a_sensor_without_cloud_mask():

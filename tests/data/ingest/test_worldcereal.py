@@ -68,6 +68,18 @@ def test_a_band_that_the_file_lacks_names_file_variable_and_what_there_is(tmp_pa
     assert [p.name for p in tmp_path.iterdir()] == ["a.nc"]
 
 
+@pytest.mark.parametrize("name", ["S2-L2A-", "S1-SIGMA0-", "AGERA5-", "elevation"])
+def test_wider_integers_are_refused(tmp_path, name):
+    """-1 says "missing" in 16 bits alone; taken as a value it would be clear black."""
+    variables = worldcereal_variables()
+    wide = {k: v.astype(np.int32) for k, v in variables.items() if k.startswith(name)}
+    wide |= {"slope": variables["slope"].astype(np.int32)} if name == "elevation" else {}
+    path = write_netcdf(tmp_path / "a.nc", variables | wide, MONTHS)
+    with pytest.raises(InputError, match=r"a\.nc: (s2|s1|weather|terrain): holds int32, expected int16 or uint16"):
+        ingest("worldcereal", path, tmp_path / "a.zarr")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.nc"]
+
+
 def test_a_weather_band_that_the_source_never_has():
     weather = Modality("weather", "weather", (Band("radiation_mj"),), 1000.0, "MJ", "float32")
     with pytest.raises(

@@ -8,7 +8,7 @@ from skyframe.calendar import DAY_UNKNOWN
 from skyframe.config.evaluate import EuroSatData
 from skyframe.evaluate.benchmarks.eurosat import _tiles, list_chips, load_eurosat
 from skyframe.evaluate.features import TEST, TRAIN, VAL
-from skyframe.spec import Band, InputError, Modality
+from skyframe.spec import CubeSpec, InputError
 from tests.evaluate.worlds import contract
 
 
@@ -60,13 +60,11 @@ def test_labels_parts_and_layouts(chips):
 
 
 def test_without_sentinel_2_the_chip_is_the_enlarged_high_resolution_image(chips):
-    bands = (Band("R", 0.66), Band("G", 0.56), Band("B", 0.49))
-    hr = Modality(
-        "hr", "image", bands, 0.625, "reflectance", "uint8", scale=1 / 255, mean=(0.4, 0.4, 0.3), std=(0.2,) * 3
-    )
+    stored = CubeSpec.load("simulated_earth").modalities["hr"]  # what an exported high-resolution encoder expects
+    hr = dataclasses.replace(stored, gsd_m=0.625)
     inputs = load_eurosat(EuroSatData(str(chips), 10), contract(modalities={"hr": hr}, ratio=16), False)
     assert inputs.samples[0].series["hr"].values.shape == (1, 3, 128, 128)
-    assert inputs.source.startswith("eurosat hr:R+G+B of 8-bit RGB, 1 tile(s)")
+    assert inputs.source.startswith("eurosat hr:red+green+blue of 8-bit RGB, 1 tile(s)")
 
 
 def test_tiles_nearest_the_centre_come_first():
