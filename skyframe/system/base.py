@@ -43,4 +43,3 @@ class System(Protocol):
     def exports(self) -> dict[str, nn.Module]:
         """The modules that leave the run, by folder name."""
         ...
-

@@ -101,6 +101,7 @@ class SkySense(nn.Module):
             "fed", torch.zeros(len(modalities), dtype=torch.int32)
         )  # 1 = some sample held this modality
         self.progress = 0.0
+        self.momentum = self.config.ema_start  # of the last step, for the log
         self._pending_centres: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
         self._pending_regions: list[tuple[Tensor, Tensor]] = []
         self._pending_fed: Tensor | None = None
@@ -143,9 +144,9 @@ class SkySense(nn.Module):
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
         """Move the teacher, the centres and the prototypes; all ranks must call it."""
-        momentum = momentum_at(progress, self.config.ema_start, self.config.ema_end)
-        update_teacher(self.student, self.teacher, momentum)
-        update_teacher(self.heads, self.teacher_heads, momentum)
+        self.momentum = momentum_at(progress, self.config.ema_start, self.config.ema_end)
+        update_teacher(self.student, self.teacher, self.momentum)
+        update_teacher(self.heads, self.teacher_heads, self.momentum)
         for (source, level), (total, count) in sorted(self._pending_centres.items()):
             center = getattr(self, f"center_{source}")
             center[level] = update_center(
@@ -168,8 +169,7 @@ class SkySense(nn.Module):
 
     def monitors(self) -> dict[str, float]:
         """Teacher agreement, effective rank and spread per source of the last pass, and the teacher's momentum."""
-        momentum = momentum_at(self.progress, self.config.ema_start, self.config.ema_end)
-        return {name: float(value) for name, value in self._health.items()} | {"ema_momentum": momentum}
+        return {name: float(value) for name, value in self._health.items()} | {"ema_momentum": self.momentum}
 
     def exports(self) -> dict[str, nn.Module]:
         """The teacher as a whole and in parts."""

@@ -32,6 +32,7 @@ class ProgressLog(pl.Callback):
         self.batch_end = self.batch_start = self.begun = 0.0
         self.logged_step = 0
         self.samples = 0
+        self.lr = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the log and the progress line on rank 0."""
@@ -62,6 +63,8 @@ class ProgressLog(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """The time since the last batch ended was spent waiting for data."""
+        # taken here, as the schedule moves on before the batch ends
+        self.lr = float(trainer.optimizers[0].param_groups[0]["lr"])
         self.batch_start = time.perf_counter()
         self.waited_s += self.batch_start - self.batch_end
 
@@ -102,7 +105,7 @@ class ProgressLog(pl.Callback):
             "time_s": now - self.begun,
             "total": terms.pop("total"),
             **{f"loss/{name}": value for name, value in terms.items()},
-            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "lr": self.lr,
             "samples_per_s": self.samples / (now - self.begun),
             "data_wait_pct": 100 * self.waited_s / max(1e-9, self.waited_s + self.busy_s),
         }

@@ -181,7 +181,7 @@ def _quiet() -> None:
     for text in (
         r".*does not have many workers.*",
         r".*GPU available but not used.*",
-        r".*mid-epoch.*",
+        r".*ended before the epoch ended.*",  # resume is exact in the middle of an epoch
         r".*The `srun` command is available.*",
         r".*find_unused_parameters.*",
         r".*`broadcast_buffers` is deprecated.*",  # its successor would send the bank once more

@@ -49,14 +49,16 @@ def nano_system(*overrides: str) -> SkySense:
     return SkySense(recipe, modalities, REGIONS)
 
 
-def random_sample(index: int, names=("hr", "s2", "s1"), region: int = 0, frames=None, view: int = 0) -> Sample:
+def random_sample(
+    index: int, names=("hr", "s2", "s1"), region: int = 0, frames=None, view: int = 0, crop_px: int = CROP_PX
+) -> Sample:
     """A place whose stored values are plausible for each sensor; some pixels are invalid."""
     frames = frames or {"s2": 3, "s1": 2}
     series = {}
     for name in names:
         m = SPEC.modalities[name]
         draw = generator(index, view, name)
-        dates, side = frames.get(name, 1), side_px(m, CROP_PX)
+        dates, side = frames.get(name, 1), side_px(m, crop_px)
         physical = draw.normal(
             np.reshape(m.mean, (-1, 1, 1)), np.reshape(m.std, (-1, 1, 1)), (dates, len(m.bands), side, side)
         )
@@ -66,13 +68,13 @@ def random_sample(index: int, names=("hr", "s2", "s1"), region: int = 0, frames=
         series[name] = Series(
             values, valid, (8000 + 30 * np.arange(dates)).astype(np.int32), np.ones(len(m.bands), bool)
         )
-    pixel = np.arange(CROP_PX * CROP_PX)
+    pixel = np.arange(crop_px * crop_px)
     return Sample(series, np.array([5.0, 5.0]), region, index=index, pixel=pixel)
 
 
-def random_batch(samples: list[Sample], names=("hr", "s2", "s1")) -> Batch:
+def random_batch(samples: list[Sample], names=("hr", "s2", "s1"), crop_px: int = CROP_PX) -> Batch:
     modalities = {n: SPEC.modalities[n] for n in names}
-    return collate(samples, layouts_for(modalities, {"s2": 3, "s1": 2}, CROP_PX))
+    return collate(samples, layouts_for(modalities, {"s2": 3, "s1": 2}, crop_px))
 
 
 def views_of(

@@ -4,58 +4,32 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from skyframe.config import SkySenseRecipe
-from skyframe.data.datamodule import CubeDataModule, StepSampler
+from skyframe.model.teacher import momentum_at
 from skyframe.spec import InputError, find_yaml
 from skyframe.train.checkpoint import CHECKPOINT_FORMAT, latest, read_checkpoint
-from skyframe.train.module import PretrainModule
 from skyframe.train.progress import read_metrics
 from skyframe.train.run import load_run, pretrain
-from tests.system.batches import NANO, nano_recipe
-
-
-def overrides(earth: Path, runs: Path, name: str, *more: str) -> list[str]:
-    return [*NANO, f"data.cubes=[{earth}/a,{earth}/b]", f"train.run_dir={runs}", f"name={name}", *more]
-
-
-def start(earth: Path, runs: Path, name: str, *more: str) -> subprocess.Popen:
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "skyframe", "pretrain", "skysense_demo", *overrides(earth, runs, name, *more)]
-    return subprocess.Popen(
-        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
-
-
-def finish(process: subprocess.Popen) -> str:
-    output = process.communicate(timeout=240)[0]  # also closes the pipe
-    assert process.returncode == 0, output
-    return output
-
-
-def saved(run: Path) -> dict[str, Any]:
-    return read_checkpoint(latest(run / "checkpoints"))
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return saved(run)["state_dict"]
-
-
-def assert_equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
-    assert left.keys() == right.keys()
-    assert [k for k in left if not torch.equal(left[k], right[k])] == []
+from tests.system.batches import nano_recipe
+from tests.train.runs import (
+    assert_equal,
+    assert_near,
+    finish,
+    modalities_by_rank,
+    overrides,
+    saved,
+    start,
+    weights,
+)
 
 
 def test_a_run_leaves_recipe_metrics_tensorboard_and_a_checkpoint(earth, tmp_path):
-    recipe = nano_recipe(*overrides(earth, tmp_path, "one"))
+    ramp = ["optim.lr=1e-3", "optim.min_lr=1e-9", "optim.warmup_steps=2", "loss.ema_start=0.5", "loss.ema_end=0.9"]
+    recipe = nano_recipe(*overrides(earth, tmp_path, "one", *ramp))
     run = pretrain(recipe, show=False)
     files = ["checkpoints", "environment.json", "metrics.jsonl", "recipe.yaml", "tensorboard"]
     assert sorted(p.name for p in run.iterdir()) == files
@@ -71,6 +45,8 @@ def test_a_run_leaves_recipe_metrics_tensorboard_and_a_checkpoint(earth, tmp_pat
         "lr",
     }
     assert wanted <= set(rows[0])
+    assert [r["lr"] for r in rows] == pytest.approx([5e-4, 1e-3, 1e-3, 5e-4], abs=2e-6)  # as each step took it
+    assert [r["ema_momentum"] for r in rows] == pytest.approx([momentum_at(s / 4, 0.5, 0.9) for s in (1, 2, 3, 4)])
     stored, checkpoint = load_run(run)
     assert stored == recipe and checkpoint.name == "step_00000004.ckpt"
     assert json.loads((run / "environment.json").read_text())["torch"] == torch.__version__
@@ -121,17 +97,6 @@ def test_kill_dash_nine_at_a_random_step_then_resume_is_bit_equal(earth, tmp_pat
     assert left == right and len(left) == 40
 
 
-def modalities_by_rank(recipe: SkySenseRecipe, world: int) -> list[list[set[str]]]:
-    """What the samples of each rank hold together, step by step."""
-    data = CubeDataModule(recipe)
-    dataset, share = data.dataset(), recipe.train.global_batch // world
-    ranks = []
-    for rank in range(world):
-        batches = StepSampler(recipe.train.max_steps, share, 1, rank, world)
-        ranks.append([set().union(*(dataset.sample(p).series for p in batch)) for batch in batches])
-    return ranks
-
-
 @pytest.mark.slow
 def test_two_processes_equal_one_though_one_holds_no_sar_and_both_resume_exactly(earth, optical_only, tmp_path):
     more = [f"data.cubes=[{earth}/a,{optical_only}]", "train.checkpoint_every=2", "views.drop_frames=0.3"]
@@ -150,7 +115,7 @@ def test_two_processes_equal_one_though_one_holds_no_sar_and_both_resume_exactly
         for term in (k for k in alone if k.startswith("loss/")):  # written with six decimals
             near = pytest.approx(alone[term], rel=1e-6 if same_weights else 2e-5, abs=2e-6)
             assert both[term] == near, (alone["step"], term)
-    assert_near(saved(tmp_path / "one"), saved(tmp_path / "two"), recipe)
+    assert_near(saved(tmp_path / "one"), saved(tmp_path / "two"), recipe, least_heard=300_000)
 
     run = tmp_path / "two"
     uninterrupted = weights(run)
@@ -159,35 +124,6 @@ def test_two_processes_equal_one_though_one_holds_no_sar_and_both_resume_exactly
     finish(start(earth, tmp_path, "two", *ddp, "resume=auto"))
     assert_equal(uninterrupted, weights(run))
     assert [(r["step"], r["total"]) for r in read_metrics(run)] == [(r["step"], r["total"]) for r in two]
-
-
-def assert_near(left: dict[str, Any], right: dict[str, Any], recipe: SkySenseRecipe) -> None:
-    """Gradient averages agree to rounding, and weights where the gradient is more than rounding.
-
-    Adam divides a gradient by its own size, so a weight whose true gradient is 0 (a query's bias, attention over a
-    single pixel) moves by a full step in the direction of its rounding error, which no two reduction orders share.
-    Hence a weight counts if it was given a gradient, and each tensor's difference stands beside the way it came.
-    """
-    data = CubeDataModule(recipe)
-    module = PretrainModule(recipe, data.modalities, data.regions)
-    begun = dict(module.named_parameters())
-    names = {id(p): n for n, p in begun.items()}
-    groups = module.configure_optimizers()["optimizer"].param_groups
-    moments = [checkpoint["optimizer_states"][0]["state"] for checkpoint in (left, right)]
-    weights = [checkpoint["state_dict"] for checkpoint in (left, right)]
-    loudest = max(float(m["exp_avg"].abs().max()) for m in moments[0].values())
-    num_heard = 0
-    for number, name in enumerate(names[id(p)] for group in groups for p in group["params"]):
-        a, b = (m[number] for m in moments)
-        assert float((a["exp_avg"] - b["exp_avg"]).abs().max()) < 3e-5 * loudest, name
-        heard = a["exp_avg_sq"].sqrt() > 1e-4 * loudest
-        way = (weights[0][name] - begun[name].detach())[heard].norm()
-        assert (weights[0][name] - weights[1][name])[heard].norm() <= 3e-3 * way, name
-        num_heard += int(heard.sum())
-    assert num_heard > 300_000
-    for name in (n for n in weights[0] if "teacher" in n or n.endswith("bank") or ".center_" in n):
-        value, other = (w[name].double() for w in weights)
-        assert (value - other).norm() <= 5e-6 * value.norm() or float((value - other).abs().max()) < 5e-5, name
 
 
 def test_a_run_is_not_resumed_on_another_spec_or_other_cubes(earth, tmp_path):
