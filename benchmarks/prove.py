@@ -244,8 +244,9 @@ def learning_table(answers: list[dict[str, Any]]) -> str:
         for row in a["rows"]:
             if row["role"] == "encoder" or a["variant"] == "full":
                 collect(found, row, (row["task"], row["protocol"]), a["variant"])
-    seconds = [a["pretrain_s"] for a in answers]
-    about = f"skysense_s2s1, tiny preset, {STEPS} steps; pretraining took {min(seconds)} to {max(seconds)} s per run."
+    seconds = {f"{a['variant']}/seed{a['seed']}": a["pretrain_s"] for a in answers}
+    shown = ", ".join(f"{name} {value}" for name, value in seconds.items())
+    about = f"skysense_s2s1, tiny preset, {STEPS} steps; seconds of pretraining: {shown}."
     columns = [*VARIANTS, "random_init", "raw_pixels"]
     title = "Learning and ablations on the simulated Earth"
     scored = table(title, about, {a["commit"] for a in answers}, found, columns)

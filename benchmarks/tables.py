@@ -52,7 +52,7 @@ def table(title: str, about: str, commits: set[str], found: Scores, columns: lis
         shown = [_mean_with_bounds(cells[c]) if c in cells else "-" for c in columns]
         lines.append("| " + " | ".join((*line, *shown)) + " |")
     if any(c not in cells for cells in found.values() for c in columns):
-        lines += ["", "A column of dashes was not run yet."]
+        lines += ["", "A dash: not run yet, or not possible (raw pixels have no region context)."]
     return "\n".join(lines) + "\n"
 
 
