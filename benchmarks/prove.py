@@ -50,10 +50,11 @@ VARIANTS = {
 
 def settings() -> str:
     """Eight hex digits of what every cell rests on; comments do not count."""
-    recipe = dump_recipe(load_recipe("skysense_s2s1", [f"train.max_steps={STEPS}"]))
-    suites = [repr(load_suite(name)) for name in ("prove", "mechanisms", "regions")]
+    names = ("skysense_s2s1", "skysense_mixed")
+    recipes = [dump_recipe(load_recipe(name, [f"train.max_steps={STEPS}"])) for name in names]
+    suites = [repr(load_suite(name)) for name in ("prove", "mechanisms", "regions", "eurosat")]
     spec = repr(load_yaml(ROOT / "data_specs" / "simulated_earth.yaml"))
-    return hashlib.sha256("\n".join((recipe, *suites, spec)).encode()).hexdigest()[:8]
+    return hashlib.sha256("\n".join((*recipes, *suites, spec)).encode()).hexdigest()[:8]
 
 
 CELLS_OF = WORK / settings()
@@ -153,10 +154,11 @@ def learning(variant: str, seed: int) -> dict[str, Any]:
 def scores(suite: str, name: str, seed: int, climate: str = "*") -> list[dict[str, str]]:
     """Rows of a suite for an exported encoder and its baselines, on the cubes of one climate or of both."""
     folder = evaluation_of(suite if climate == "*" else f"{suite}_{climate}", name)
-    skyframe(
-        "evaluate", suite, str(CELLS_OF / "encoders" / name / "model"), f"seeds=[{seed}]", "--out", str(folder),
-        f"data.simulated.train=[{cubes()}/train_{climate}]", f"data.simulated.test=[{cubes()}/test_{climate}]",
-    )  # fmt: skip
+    data = [f"data.simulated.{part}=[{cubes()}/{part}_{climate}]" for part in ("train", "test")]
+    if suite == "eurosat":
+        data = [f"data.eurosat.root={samples() / 'EuroSAT' / 'EuroSAT_RGB'}"]
+    encoder = CELLS_OF / "encoders" / name / "model"
+    skyframe("evaluate", suite, str(encoder), f"seeds=[{seed}]", "--out", str(folder), *data)
     with (folder / "results.csv").open(newline="") as file:
         keep = ("task", "protocol", "metric", "value", "lo", "hi", "encoder", "role", "num_test", "num_clusters")
         return [{k: row[k] for k in keep} for row in csv.DictReader(file)]
@@ -171,6 +173,46 @@ def mechanisms(seed: int) -> dict[str, Any]:
         found = scores("regions", f"full_seed{seed}", seed, climate)
         rows += [row | {"task": f"{climate}_{row['task']}"} for row in found]
     return {"seed": seed, "rows": rows}
+
+
+def samples() -> Path:
+    """The folder with real samples, where the tests look for it too."""
+    folder = Path(os.environ.get("SKYFRAME_SHARED", ROOT.parent / "shared")) / "data"
+    if not folder.is_dir():
+        raise RuntimeError(f"real samples wanted under {folder} are absent; set SKYFRAME_SHARED to their folder")
+    return folder
+
+
+def mixed() -> dict[str, Any]:
+    """Ingest one place of each real kind, pretrain on them beside simulated cubes, and map one of them."""
+    real, runs = CELLS_OF / "real", CELLS_OF / "runs"
+    sources = {
+        "worldcereal": ["worldcereal-classification/worldcereal_preprocessed_inputs.nc"],
+        "gfmap": ["openeo-gfmap/cdse_sentinel2_l2a.nc", "openeo-gfmap/cdse_sentinel1_grd.nc"],
+        "treesatai": [f"AnySat/Abies_alba_1_1005_WEFL_NLF.{kind}" for kind in ("h5", "tif")],
+    }
+    for kind, files in sources.items():
+        if not (real / kind).is_dir():
+            skyframe("ingest", kind, *(str(samples() / file) for file in files), str(real / kind))
+    begun = time.perf_counter()
+    places = ",".join([f"{cubes()}/train_*", *(str(real / kind) for kind in sources)])
+    where = [f"data.cubes=[{places}]", f"train.run_dir={runs}", "name=mixed"]
+    skyframe("pretrain", "skysense_mixed", *where, "resume=auto")
+    seconds = round(time.perf_counter() - begun)
+    if not (CELLS_OF / "encoders" / "mixed").is_dir():
+        skyframe("export", str(runs / "mixed"), str(CELLS_OF / "encoders" / "mixed"))
+    model = str(CELLS_OF / "encoders" / "mixed" / "model")
+    skyframe("report", str(runs / "mixed"), "--encoder", model, "--scene", str(real / "worldcereal"))
+    rows = [json.loads(line) for line in (runs / "mixed" / "metrics.jsonl").read_text().splitlines()]
+    terms = {name: [row[name] for row in rows] for name in rows[0] if name == "total" or name.startswith("loss/")}
+    return {"pretrain_s": seconds, "step": rows[-1]["step"], "terms": terms}
+
+
+def eurosat(seed: int) -> dict[str, Any]:
+    """Score one seed's encoder of simulated Earth on real chips."""
+    if stored(next(c for c in CELLS if c.name == f"learning/full/seed{seed}")) is None:
+        raise RuntimeError(f"learning/full/seed{seed} comes first")
+    return {"seed": seed, "rows": scores("eurosat", f"full_seed{seed}", seed)}
 
 
 def evaluation_of(suite: str, name: str) -> Path:
@@ -199,6 +241,8 @@ def difference(protocol: str, first: Scored, second: Scored) -> str:
 CELLS = [
     *(Cell(f"learning/{v}/seed{s}", partial(learning, v, s)) for v in VARIANTS for s in SEEDS),
     *(Cell(f"mechanisms/seed{s}", partial(mechanisms, s)) for s in SEEDS),
+    Cell("real/mixed", mixed),
+    *(Cell(f"real/eurosat/seed{s}", partial(eurosat, s)) for s in SEEDS),
 ]
 
 
@@ -284,7 +328,36 @@ def mechanisms_table(answers: list[dict[str, Any]]) -> str:
     return scored + differences(["pretrained", "knn", "linear"], rows)
 
 
-TABLES = {"learning": learning_table, "mechanisms": mechanisms_table}
+def real_table(answers: list[dict[str, Any]]) -> str:
+    """Loss terms of the mixed run at its beginning and end, and scores on real chips."""
+    found: Scores = {}
+    for a in answers:
+        for row in a.get("rows", []):
+            collect(found, row, (row["task"], row["protocol"]), "pretrained")
+    about = "Encoders of skysense_s2s1 on EuroSAT RGB chips, one date with three of ten bands."
+    commits = {a["commit"] for a in answers}
+    text = table("Real input", about, commits, found, ["pretrained", "random_init", "raw_pixels"])
+    for a in answers:
+        if "terms" in a:
+            quarter = max(1, len(a["terms"]["total"]) // 4)
+            lines = [
+                "",
+                f"skysense_mixed on simulated cubes beside WorldCereal, openEO-GFMAP and TreeSatAI: {a['step']} steps "
+                f"in {a['pretrain_s']} s; loss terms, mean of the first and of the last quarter of the logged steps.",
+                "",
+                "| term | first quarter | last quarter | all finite |",
+                "|---|---|---|---|",
+            ]
+            for name, values in a["terms"].items():
+                finite = "yes" if np.isfinite(values).all() else "no"
+                lines.append(
+                    f"| {name} | {np.mean(values[:quarter]):.3f} | {np.mean(values[-quarter:]):.3f} | {finite} |"
+                )
+            text += "\n".join(lines) + "\n"
+    return text
+
+
+TABLES = {"learning": learning_table, "mechanisms": mechanisms_table, "real": real_table}
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 import pytorch_lightning as pl
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -48,14 +49,15 @@ class ProgressLog(pl.Callback):
         self.file = path.open("a")
         self.board = SummaryWriter(str(self.run / "tensorboard"), purge_step=trainer.global_step + 1)
         if self.show:
-            columns = (
+            steps = 2 * len(str(trainer.max_steps)) + 1
+            columns = (  # on a narrow terminal the news is cut, at its end
                 TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[news]}"),
+                BarColumn(bar_width=12),
+                MofNCompleteColumn(table_column=Column(min_width=steps)),
+                TimeRemainingColumn(table_column=Column(min_width=7)),
+                TextColumn("{task.fields[news]}", table_column=Column(no_wrap=True, ratio=1)),
             )
-            self.bar = Progress(*columns)
+            self.bar = Progress(*columns, expand=True)
             self.bar.add_task("pretrain", total=trainer.max_steps, completed=trainer.global_step, news="")
             self.bar.start()
 
@@ -92,7 +94,7 @@ class ProgressLog(pl.Callback):
             self.logged_step = step
             self._write(row)
         if self.bar is not None:
-            news = f"{_in_short(pl_module.terms)}  {self.samples / (now - self.begun):.1f} samples/s"
+            news = f"{self.samples / (now - self.begun):.1f} samples/s  {_in_short(pl_module.terms)}"
             self.bar.update(self.bar.task_ids[0], completed=step, news=news)
 
     def _row(self, trainer: pl.Trainer, module: PretrainModule, now: float) -> dict[str, float]:
