@@ -21,7 +21,7 @@ EARTH_RADIUS_KM = 6371.0088
 
 
 @lru_cache(maxsize=64)
-def _to_degrees(crs: str) -> Transformer:
+def _to_degrees(crs: str, unit_m: float) -> Transformer:
     from pyproj import CRS, Transformer
     from pyproj.exceptions import CRSError
 
@@ -29,7 +29,7 @@ def _to_degrees(crs: str) -> Transformer:
         projected = CRS.from_user_input(crs)
     except CRSError as error:
         raise InputError(f"crs: {crs!r} is not a coordinate reference system; expected e.g. EPSG:32631") from error
-    if not projected.is_projected:
+    if not (projected.is_projected or (projected.is_geographic and unit_m != 1.0)):
         raise InputError(
             f"crs: {crs!r} is not projected, expected one in metres such as a UTM zone (EPSG:326xx); reproject the "
             "source"
@@ -37,14 +37,15 @@ def _to_degrees(crs: str) -> Transformer:
     return Transformer.from_crs(projected, "EPSG:4326", always_xy=True)
 
 
-def check_crs(crs: str) -> None:
-    """Raise InputError unless `crs` names a projected coordinate reference system."""
-    _to_degrees(crs)
+def check_crs(crs: str, unit_m: float = 1.0) -> None:
+    """Raise InputError unless `crs` is projected, or in degrees while `unit_m` says how long a degree is."""
+    _to_degrees(crs, unit_m)
 
 
 def place_of(grid: Grid, y_m: float, x_m: float) -> NDArray[np.float64]:
     """Latitude and longitude (degrees, float64 `[2]`) of a point `y_m` south and `x_m` east of the grid's corner."""
-    lon, lat = _to_degrees(grid.crs).transform(grid.x0_m + x_m, grid.y0_m - y_m)
+    x, y = (grid.x0_m + x_m) / grid.unit_m, (grid.y0_m - y_m) / grid.unit_m
+    lon, lat = _to_degrees(grid.crs, grid.unit_m).transform(x, y)
     return np.array([lat, lon], np.float64)
 
 

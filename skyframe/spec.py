@@ -197,15 +197,24 @@ class CubeSpec:
         return self.modalities[name]
 
 
+METRES_PER_DEGREE = 111_320.0
+"""Of latitude, and of longitude at the equator; what a GSD in metres means for a store in degrees."""
+
+
 @dataclass(frozen=True)
 class Grid:
-    """Where a store lies: CRS and the upper-left corner of a north-up rectangle, in the CRS's metres."""
+    """Where a store lies: CRS and the upper-left corner of a north-up rectangle.
+
+    Everything in metres: those of the CRS, or where the CRS is in degrees, degrees * `unit_m`
+    (`METRES_PER_DEGREE`: true to the north, nominal to the east).
+    """
 
     crs: str
     x0_m: float
     y0_m: float
     width_m: float
     height_m: float
+    unit_m: float = 1.0
 
     def __post_init__(self) -> None:
         if not (self.width_m > 0 and self.height_m > 0):

@@ -3,128 +3,189 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skyframe.data.cube import Cube
+from skyframe.data.cube import Box, Cube, Missing, Reader
 from skyframe.data.manifest import ArrayRecord
-from skyframe.data.shard import ArrayLayout, OpenShard, damage
+from skyframe.data.shard import ArrayLayout, OpenShard, ShardPool, damage
+from skyframe.data.store import Store
 
-Backend = Literal["own", "zarr"]
-Box = tuple[tuple[int, int], ...]  # first and past-the-last element along each axis after the first
-Missing = tuple[tuple[int, ...], list[int], Any]  # chunk, rows along the first axis, slices along the other axes
+Tile = tuple[tuple[int, ...], Any, Any]
+"""Chunk numbers along the axes after the first, and where they meet a box: slices in it, slices in the chunk."""
 
 
-def read_box(
-    cube: Cube, record: ArrayRecord, firsts: Sequence[int], box: Box, backend: Backend
-) -> tuple[NDArray[np.generic], list[Missing]]:
-    """Elements `firsts` along the first axis (any order, repeats allowed), a box along the others.
+RowsByChunk = dict[int, NDArray[np.intp]]
+"""Chunk number along the first axis -> rows of the output that it serves."""
 
-    Returns:
-        The array, and the chunks inside it that the store does not hold (there it has the fill value).
-    """
-    layout = record.layout
-    out = np.empty((len(firsts), *(stop - start for start, stop in box)), layout.numpy_dtype)
-    by_chunk: dict[int, list[int]] = {}
-    for row, first in enumerate(firsts):
-        by_chunk.setdefault(first // layout.chunk[0], []).append(row)
-    missing: list[Missing] = []
-    for place, target, inside, is_whole in _tiles(layout, box):
-        if is_whole and backend == "own" and _read_straight(cube, record, firsts, place, out):
-            continue
-        for number, rows, shard, at in _walk(cube, record, by_chunk, place):
+
+@dataclass(frozen=True)
+class ShardReader:
+    """Reads the shards of one store itself, at the speed of decompression; see `Reader`."""
+
+    store: Store
+    pool: ShardPool
+
+    def read(
+        self, record: ArrayRecord, firsts: NDArray[np.integer], box: Box
+    ) -> tuple[NDArray[np.generic], list[Missing]]:
+        """See `Reader`. Memory: the output, and one chunk where a window is not whole chunks."""
+        straight = self._read_straight(record, firsts, box)
+        if straight is not None:
+            return straight, []
+        layout = record.layout
+        out = np.empty((len(firsts), *(stop - start for start, stop in box)), layout.numpy_dtype)
+        missing: list[Missing] = []
+        by_chunk = _rows_by_chunk(layout, firsts)
+        for tile in _tiles(layout, box):
+            self._read_tile(record, firsts, by_chunk, tile, out, missing)
+        return out, missing
+
+    def _read_straight(self, record: ArrayRecord, firsts: NDArray[np.integer], box: Box) -> NDArray[np.generic] | None:
+        """The usual case without a detour: an aligned window of one chunk, in one shard, nothing of it left out.
+
+        Returns:
+            None where it is not this case; nothing was read then.
+        """
+        layout = record.layout
+        place = layout.chunk_of(box)
+        if place is None or layout.shard_grid[0] != 1:
+            return None
+        at, row = layout.locate((0, *place))
+        if at not in record.shards:
+            return None
+        shard = self.pool.get(self.store, layout, at, record.shards[at])
+        if layout.chunk[0] >= layout.shape[0] and shard.has(row):  # all dates in a chunk
+            dates = np.empty(layout.chunk, layout.numpy_dtype)
+            shard.read_chunk(row, dates)
+            return dates[firsts]
+        rows = row + firsts * layout.row_strides[0]
+        if layout.chunk[0] != 1 or not shard.has_all(rows):
+            return None
+        out = np.empty((len(firsts), *layout.chunk[1:]), layout.numpy_dtype)
+        first, step = out.ctypes.data, layout.chunk_bytes
+        shard.read_chunks(rows, range(first, first + len(rows) * step, step))
+        return out
+
+    def _read_tile(
+        self,
+        record: ArrayRecord,
+        firsts: NDArray[np.integer],
+        by_chunk: RowsByChunk,
+        tile: Tile,
+        out: NDArray[np.generic],
+        missing: list[Missing],
+    ) -> None:
+        """The part of the box in one place of the chunk grid, chunk by chunk through one scratch array."""
+        layout = record.layout
+        place, target, inside = tile
+        wanted: dict[int, tuple[OpenShard, list[int], list[int]]] = {}  # by file: its shard, index rows, chunks
+        for number, rows, shard, at in self._walk(record, by_chunk, place):
             if shard is None or not shard.has(at):
                 out[(rows, *target)] = layout.fill
                 missing.append(((number, *place), rows, target))
-            elif backend == "own":
-                in_chunk = [firsts[row] - number * layout.chunk[0] for row in rows]
-                _decode(shard, at, out, rows, in_chunk, target, inside)
-    if backend == "zarr":
-        _fill_by_zarr(cube, layout, firsts, box, out)
-    return out, missing
+            else:
+                _, index_rows, numbers = wanted.setdefault(shard.shard[0], (shard, [], []))
+                index_rows.append(at)
+                numbers.append(number)
+
+        scratch = np.empty(layout.chunk, layout.numpy_dtype)
+
+        def sinks(numbers: list[int]) -> Iterator[int]:
+            """Lends the scratch array for each chunk, and when it comes back puts it where it belongs."""
+            for number in numbers:
+                yield scratch.ctypes.data
+                rows, chosen = by_chunk[number], scratch[(slice(None), *inside)]
+                if len(rows) == 1:  # basic slicing is several times faster than a list of one
+                    out[(int(rows[0]), *target)] = chosen[int(firsts[rows[0]]) - number * layout.chunk[0]]
+                else:
+                    out[(rows, *target)] = chosen[firsts[rows] - number * layout.chunk[0]]
+
+        for shard, index_rows, numbers in wanted.values():
+            shard.read_chunks(np.array(index_rows), sinks(numbers))
+
+    def _walk(
+        self, record: ArrayRecord, by_chunk: RowsByChunk, place: tuple[int, ...]
+    ) -> Iterator[tuple[int, NDArray[np.intp], OpenShard | None, int]]:
+        """Chunks along the first axis at one place: number, output rows, shard (None: never written), index row."""
+        layout = record.layout
+        (_, *where), base = layout.locate((0, *place))
+        count, stride = layout.chunks_per_shard[0], layout.row_strides[0]
+        shard, opened = None, -1
+        for number, rows in by_chunk.items():
+            file, inner = divmod(number, count)
+            if file != opened:
+                key = (file, *where)
+                held = record.shards.get(key)
+                shard = self.pool.get(self.store, layout, key, held) if held is not None else None
+                opened = file
+            yield number, rows, shard, base + inner * stride
 
 
-def _read_straight(
-    cube: Cube, record: ArrayRecord, firsts: Sequence[int], place: tuple[int, ...], out: NDArray[np.generic]
-) -> bool:
-    """The usual case in one loop: an aligned window of one chunk, one chunk per date, one shard, nothing left out.
+@dataclass(frozen=True)
+class ZarrReader:
+    """Reads by plain zarr-python, many times slower: the measure that `ShardReader` is held against, bit for bit."""
 
-    Returns:
-        Whether it was this case; nothing is read otherwise.
-    """
-    layout = record.layout
-    shard_at, base = layout.locate((0, *place))
-    if layout.chunk[0] != 1 or layout.shard_grid[0] != 1 or shard_at not in record.shards:
-        return False
-    shard = cube.pool.get(layout, shard_at, record.shards[shard_at])
-    stride = layout.row_strides[0]
-    rows = [base + first * stride for first in firsts]
-    if not shard.has_all(rows):
-        return False
-    shard.read_chunks(rows, out)
-    return True
+    store: Store
+    pool: ShardPool
 
+    def read(
+        self, record: ArrayRecord, firsts: NDArray[np.integer], box: Box
+    ) -> tuple[NDArray[np.generic], list[Missing]]:
+        """See `Reader`: the contiguous span, then the picks in memory, as zarr-python is slow at picking in a shard.
 
-def _walk(
-    cube: Cube, record: ArrayRecord, by_chunk: dict[int, list[int]], place: tuple[int, ...]
-) -> Iterator[tuple[int, list[int], OpenShard | None, int]]:
-    """Chunks along the first axis at one place: number, output rows, shard (None: never written), row in its index."""
-    layout = record.layout
-    (_, *where), base = layout.locate((0, *place))
-    count, stride = layout.chunks_per_shard[0], layout.row_strides[0]
-    shard, opened = None, -1
-    for number, rows in by_chunk.items():
-        file, inner = divmod(number, count)
-        if file != opened:
-            key = (file, *where)
-            shard = cube.pool.get(layout, key, record.shards[key]) if key in record.shards else None
-            opened = file
-        yield number, rows, shard, base + inner * stride
+        zarr-python gives the fill value for a chunk that is not there; what is missing is found in the indices.
+        """
+        import zarr
 
+        layout, missing = record.layout, self._missing(record, firsts, box)
+        low, high = int(firsts.min()), int(firsts.max()) + 1
+        try:
+            array = zarr.open_array(self.store.for_zarr(layout.name), mode="r")
+            span = np.asarray(array[(slice(low, high), *(slice(*b) for b in box))])
+        except (RuntimeError, ValueError) as error:
+            ShardReader(self.store, self.pool).read(record, np.arange(low, high), box)  # says which chunk it is
+            place = f"a chunk in {[(low, high), *box]}"
+            raise damage(self.store, layout, place, f"does not decode by zarr-python ({error})") from error
+        return span[firsts - low].astype(layout.numpy_dtype, copy=False), missing
 
-def _decode(
-    shard: OpenShard, at: int, out: NDArray[np.generic], rows: list[int], in_chunk: list[int], target: Any, inside: Any
-) -> None:
-    """One chunk by way of a scratch array into the rows and the box of the output that it serves."""
-    scratch = np.empty(shard.layout.chunk, out.dtype)
-    shard.read_chunk(at, scratch)
-    if len(rows) == 1:  # basic slicing is several times faster than a list of one
-        out[(rows[0], *target)] = scratch[(in_chunk[0], *inside)]
-    else:
-        out[(rows, *target)] = scratch[(in_chunk, *inside)]
+    def _missing(self, record: ArrayRecord, firsts: NDArray[np.integer], box: Box) -> list[Missing]:
+        reader = ShardReader(self.store, self.pool)
+        by_chunk = _rows_by_chunk(record.layout, firsts)
+        return [
+            ((number, *place), rows, target)
+            for place, target, _ in _tiles(record.layout, box)
+            for number, rows, shard, at in reader._walk(record, by_chunk, place)
+            if shard is None or not shard.has(at)
+        ]
 
 
-def _tiles(layout: ArrayLayout, box: Box) -> Iterator[tuple[tuple[int, ...], Any, Any, bool]]:
-    """Chunks that a box touches along the axes after the first.
+def by_zarr(cube: Cube) -> Cube:
+    """The same cube, read by plain zarr-python."""
+    reader: Reader = ZarrReader(cube.store, ShardPool())
+    return Cube(cube.name, cube.store, cube.spec, cube.grid, cube.manifest, reader)
 
-    Yields chunk numbers, slices in the output, slices in the chunk, and whether the chunk is the whole box, so that
-    it can be decoded in place.
-    """
-    axes = []
+
+def _rows_by_chunk(layout: ArrayLayout, firsts: NDArray[np.integer]) -> RowsByChunk:
+    by_chunk: dict[int, list[int]] = {}
+    for row, number in enumerate((firsts // layout.chunk[0]).tolist()):
+        by_chunk.setdefault(number, []).append(row)
+    return {number: np.array(rows) for number, rows in by_chunk.items()}
+
+
+def _tiles(layout: ArrayLayout, box: Box) -> Iterator[Tile]:
+    """Chunks that a box touches along the axes after the first."""
+    axes: list[list[tuple[int, slice, slice]]] = []
     for (start, stop), size in zip(box, layout.chunk[1:], strict=True):
         axis = []
         for number in range(start // size, -(-stop // size)):
             first, last = max(start, number * size), min(stop, (number + 1) * size)
             inside = slice(first - number * size, last - number * size)
-            axis.append((number, slice(first - start, last - start), inside, (stop - start) == (last - first) == size))
+            axis.append((number, slice(first - start, last - start), inside))
         axes.append(axis)
-    for combination in itertools.product(*axes):
-        numbers, targets, insides, wholes = zip(*combination, strict=True) if combination else ((), (), (), ())
-        yield numbers, targets, insides, all(wholes)
-
-
-def _fill_by_zarr(cube: Cube, layout: ArrayLayout, firsts: Sequence[int], box: Box, out: NDArray[np.generic]) -> None:
-    """The contiguous span, then the picks in memory: zarr-python is several times slower at picking in a shard."""
-    import zarr
-
-    low, high = min(firsts), max(firsts) + 1
-    try:
-        span = np.asarray(
-            zarr.open_array(cube.path / layout.name, mode="r")[(slice(low, high), *(slice(*b) for b in box))]
-        )
-    except (RuntimeError, ValueError) as error:
-        raise damage(cube.path, layout, f"a chunk in {[(low, high), *box]}", f"does not decode ({error})") from error
-    out[...] = span[[f - low for f in firsts]]
+    for parts in itertools.product(*axes):
+        yield tuple(p[0] for p in parts), tuple(p[1] for p in parts), tuple(p[2] for p in parts)

@@ -11,14 +11,15 @@ import glob
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skyframe.calendar import DAY_UNKNOWN
-from skyframe.data.manifest import MANIFEST, Manifest
-from skyframe.data.shard import ArrayLayout, ShardPool
+from skyframe.data.manifest import MANIFEST, ArrayRecord, Manifest
+from skyframe.data.shard import ArrayLayout, Codec, ShardPool
+from skyframe.data.store import LocalStore, Store
 from skyframe.spec import CubeSpec, Grid, InputError, Label, Modality, Window, did_you_mean, side_pixels
 
 NODATA, CLEAR, CLOUD, SHADOW, NEVER_WRITTEN = 0, 1, 2, 3, 255
@@ -33,7 +34,9 @@ def tile_px(gsd_m: float) -> tuple[int, int]:
     return (256, 2048) if gsd_m < FINE_GSD_M else (64, 256)
 
 
-def array_layouts(modality: Modality, num_dates: int, grid: Grid) -> tuple[ArrayLayout, ArrayLayout]:
+def array_layouts(
+    modality: Modality, num_dates: int, grid: Grid, codec: Codec = "lz4"
+) -> tuple[ArrayLayout, ArrayLayout]:
     """Layouts of `<modality>/values` and `<modality>/valid`.
 
     Imagery has one chunk per date, so that a reader pays for the dates that it picks and no others. Flags are a
@@ -56,6 +59,7 @@ def array_layouts(modality: Modality, num_dates: int, grid: Grid) -> tuple[Array
         (dates, bands, chunk, chunk),
         (all_dates, bands, shard, shard),
         modality.dtype,
+        codec=codec,
     )
     valid = ArrayLayout(
         f"{modality.name}/valid",
@@ -89,19 +93,56 @@ def whole_pixels(name: str, metres: float, gsd_m: float) -> int:
     return round(count)
 
 
+Box = tuple[tuple[int, int], ...]
+"""First and past-the-last element along each axis of an array after the first."""
+
+Missing = tuple[tuple[int, ...], NDArray[np.intp], Any]
+"""A chunk that a store does not hold: its number, and what it would fill: rows along the first axis, slices along the
+others."""
+
+
+class Reader(Protocol):
+    """Elements of one array of a cube; made for one kind of store. May be pickled and forked."""
+
+    def read(
+        self, record: ArrayRecord, firsts: NDArray[np.integer], box: Box
+    ) -> tuple[NDArray[np.generic], list[Missing]]:
+        """Elements `firsts` along the first axis (any order, repeats allowed), a box along the others.
+
+        Returns:
+            The array, and the chunks inside it that the store does not hold (there it has the fill value).
+
+        Raises:
+            InputError: a chunk is lost or altered.
+        """
+
+
 @dataclass(frozen=True)
 class Cube:
     """An opened store. Holds no pixels and no open file until something is read; may be pickled and forked."""
 
     name: str
-    path: Path
+    store: Store
     spec: CubeSpec
     grid: Grid
     manifest: Manifest = field(repr=False)
-    pool: ShardPool = field(repr=False, compare=False)
+    reader: Reader = field(repr=False, compare=False)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Cube, (self.name, self.path, self.spec, self.grid, self.manifest, ShardPool(self.path))
+    @property
+    def url(self) -> str:
+        """Folder or address."""
+        return self.store.url
+
+    @property
+    def path(self) -> Path:
+        """Its folder.
+
+        Raises:
+            InputError: the cube is not on a disk.
+        """
+        if not isinstance(self.store, LocalStore):
+            raise InputError(f"{self.url}: not a local folder, expected one here; copy the cube to a disk first")
+        return self.store.path
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -130,6 +171,8 @@ class Cube:
         if not self.has(modality):
             return False
         record = self.manifest.arrays[f"{modality}/valid"]
+        if record.is_covered:
+            return True
         top, bottom, left, right = self.pixel_box(modality, window)
         rows, columns = record.layout.shard[-2:]
         return bool(record.coverage[top // rows : -(-bottom // rows), left // columns : -(-right // columns)].any())
@@ -166,12 +209,18 @@ def cube_name(path: str | Path) -> str:
     return Path(path).name.removesuffix(".zarr")
 
 
-def open_cube(path: str | Path) -> Cube:
+def open_cube(path: str | Path, pool: ShardPool | None = None) -> Cube:
     """Open a finished cube by its folder; reads the manifest and nothing else.
+
+    Args:
+        path: the folder.
+        pool: of open shards, shared with other cubes; by default the cube gets one of its own.
 
     Raises:
         InputError: no such folder, a store that was never finished, a damaged manifest, or a future format.
     """
+    from skyframe.data.box import ShardReader  # it needs Cube's types
+
     path = Path(path)
     if not path.exists():
         if partial_path(path).exists():
@@ -182,8 +231,9 @@ def open_cube(path: str | Path) -> Cube:
         raise InputError(f"{path}: no such cube, expected a folder with {MANIFEST}{near or '; check the path'}")
     if path.name.endswith(".partial"):
         raise InputError(f"{path}: a cube that was never finished; run the ingest again")
+    store = LocalStore(path)
     try:
-        text = (path / MANIFEST).read_text(encoding="utf-8")
+        text = store.read(MANIFEST).decode("utf-8")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(
             f"{path}: no {MANIFEST} inside, so this is no cube or it was never finished; run the ingest again"
@@ -191,7 +241,8 @@ def open_cube(path: str | Path) -> Cube:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: {MANIFEST} is truncated or altered; restore it or run the ingest again") from error
     manifest = Manifest.from_json(text, path)
-    return Cube(cube_name(path), path, manifest.spec, manifest.grid, manifest, ShardPool(path))
+    reader = ShardReader(store, pool or ShardPool())
+    return Cube(cube_name(path), store, manifest.spec, manifest.grid, manifest, reader)
 
 
 def find_cubes(patterns: Sequence[str], where: str = "data.cubes") -> list[Cube]:
@@ -213,7 +264,8 @@ def find_cubes(patterns: Sequence[str], where: str = "data.cubes") -> list[Cube]
                 "`skyframe ingest`"
             )
         paths += matches
-    cubes = [open_cube(p) for p in paths]
+    pool = ShardPool()
+    cubes = [open_cube(p, pool) for p in paths]
     names = [c.name for c in cubes]
     for cube in cubes:
         if names.count(cube.name) > 1:

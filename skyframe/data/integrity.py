@@ -46,9 +46,11 @@ def check_cube(cube: Cube, progress: Progress | None = None, threads: int | None
 
 def _check_metadata(cube: Cube, record: ArrayRecord) -> list[str]:
     """What plain xarray reads must say the same as the manifest."""
-    layout, file = record.layout, cube.path / record.layout.name / "zarr.json"
+    layout = record.layout
+    key = f"{layout.name}/zarr.json"
+    file = f"{key} in {cube.url}"
     try:
-        tree = json.loads(file.read_text(encoding="utf-8"))
+        tree = json.loads(cube.store.read(key))
         got = tuple(tree["shape"]), tree["data_type"]
     except (OSError, ValueError, KeyError, TypeError):
         return [f"{layout.name}: {file} is missing or not readable; restore it or run the ingest again"]
@@ -63,7 +65,7 @@ def _check_coordinates(cube: Cube, modality: str) -> list[str]:
     for name in ("day", "y", "x", "spatial_ref"):
         place = f"{modality}/{name}"
         try:
-            values = np.asarray(zarr.open_array(cube.path / place, mode="r")[...])
+            values = np.asarray(zarr.open_array(cube.store.for_zarr(place), mode="r")[...])
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             found.append(f"{place}: does not read ({error}); restore the store or run the ingest again")
             continue
@@ -74,7 +76,7 @@ def _check_coordinates(cube: Cube, modality: str) -> list[str]:
 
 def _check_shard(cube: Cube, record: ArrayRecord, shard: tuple[int, ...]) -> list[str]:
     try:
-        file = OpenShard(cube.path, record.layout, shard, record.shards[shard])
+        file = OpenShard(cube.store, record.layout, shard, record.shards[shard])
     except InputError as error:
         return [str(error)]
     found = []

@@ -28,10 +28,15 @@ class ArrayRecord:
     shards: dict[tuple[int, ...], int]
 
     @cached_property
+    def is_covered(self) -> bool:
+        """Whether every shard was written."""
+        return len(self.shards) == math.prod(self.layout.shard_grid)
+
+    @cached_property
     def coverage(self) -> NDArray[np.bool_]:
         """Shards written, `[rows, columns]` of the shard grid; True where any date is there."""
         grid = self.layout.shard_grid
-        if len(self.shards) == math.prod(grid):
+        if self.is_covered:
             return np.ones(grid[-2:], bool)
         covered = np.zeros(grid[-2:], bool)
         for *_, row, column in self.shards:
@@ -102,7 +107,7 @@ class Manifest:
 
 def _record(entry: dict[str, Any]) -> ArrayRecord:
     axes = {key: tuple(entry[key]) for key in ("shape", "chunk", "shard")}
-    rest = entry["dtype"], entry["fill"], entry["bitshuffle"]
+    rest = entry["dtype"], entry["fill"], entry["bitshuffle"], entry.get("codec", "lz4")
     layout = ArrayLayout(entry["name"], axes["shape"], axes["chunk"], axes["shard"], *rest)
     return ArrayRecord(layout, {tuple(map(int, key.split("/"))): n for key, n in entry["shards"].items()})
 

@@ -15,8 +15,19 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from skyframe.calendar import DAY_UNKNOWN, DAYS_UNITS
 from skyframe.data.cube import FLAG_MEANINGS
 from skyframe.data.manifest import FORMAT
-from skyframe.data.shard import BLOSC_LEVEL, ArrayLayout
+from skyframe.data.shard import BLOSC_LEVELS, ArrayLayout
 from skyframe.spec import Grid, Label, Modality, side_pixels
+
+CF_AXES = {
+    "projected": {
+        "y": {"standard_name": "projection_y_coordinate", "units": "m"},
+        "x": {"standard_name": "projection_x_coordinate", "units": "m"},
+    },
+    "geographic": {
+        "y": {"standard_name": "latitude", "units": "degrees_north"},
+        "x": {"standard_name": "longitude", "units": "degrees_east"},
+    },
+}
 
 
 def create_root(root: Path, spec_name: str) -> None:
@@ -112,7 +123,10 @@ def _create_sharded(root: Path, layout: ArrayLayout, dimensions: tuple[str, ...]
         shards=layout.shard,
         dtype=layout.dtype,
         fill_value=layout.fill,
-        compressors=[BloscCodec(typesize=item, cname="lz4", clevel=BLOSC_LEVEL, shuffle=shuffle), Crc32cCodec()],
+        compressors=[
+            BloscCodec(typesize=item, cname=layout.codec, clevel=BLOSC_LEVELS[layout.codec], shuffle=shuffle),
+            Crc32cCodec(),
+        ],
         dimension_names=dimensions,
         attributes=attributes,
         overwrite=True,
@@ -121,13 +135,15 @@ def _create_sharded(root: Path, layout: ArrayLayout, dimensions: tuple[str, ...]
 
 def _create_grid(root: Path, group: str, grid: Grid, gsd_m: float) -> None:
     """Pixel-centre coordinates and the CRS, as CF grid mapping and as rioxarray and GDAL read it."""
-    rows = grid.y0_m - (np.arange(side_pixels(grid.height_m, gsd_m)) + 0.5) * gsd_m
-    columns = grid.x0_m + (np.arange(side_pixels(grid.width_m, gsd_m)) + 0.5) * gsd_m
-    metres = {"units": "m"}
-    _create_small(root, f"{group}/y", rows, ("y",), {"standard_name": "projection_y_coordinate", **metres})
-    _create_small(root, f"{group}/x", columns, ("x",), {"standard_name": "projection_x_coordinate", **metres})
-    wkt = CRS.from_user_input(grid.crs).to_wkt()
-    transform = f"{grid.x0_m!r} {gsd_m!r} 0.0 {grid.y0_m!r} 0.0 {-gsd_m!r}"
+    x0, y0, step = (value / grid.unit_m for value in (grid.x0_m, grid.y0_m, gsd_m))
+    rows = y0 - (np.arange(side_pixels(grid.height_m, gsd_m)) + 0.5) * step
+    columns = x0 + (np.arange(side_pixels(grid.width_m, gsd_m)) + 0.5) * step
+    crs = CRS.from_user_input(grid.crs)
+    named = CF_AXES["projected" if crs.is_projected else "geographic"]
+    _create_small(root, f"{group}/y", rows, ("y",), named["y"])
+    _create_small(root, f"{group}/x", columns, ("x",), named["x"])
+    wkt = crs.to_wkt()
+    transform = f"{x0!r} {step!r} 0.0 {y0!r} 0.0 {-step!r}"
     attributes = {"crs_wkt": wkt, "spatial_ref": wkt, "GeoTransform": transform}
     _create_small(root, f"{group}/spatial_ref", np.zeros((), np.int32), (), attributes)
 

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyframe.calendar import DAY_UNKNOWN
-from skyframe.data.box import Backend, Box, read_box
-from skyframe.data.cube import CLEAR, NEVER_WRITTEN, NODATA, Cube, whole_pixels
+from skyframe.data.cube import CLEAR, NEVER_WRITTEN, NODATA, Box, Cube, whole_pixels
 from skyframe.data.manifest import ArrayRecord
 from skyframe.data.shard import damage
 from skyframe.sample import Series
@@ -29,7 +28,6 @@ def read_series(
     spec: CubeSpec | None = None,
     names: Sequence[str] | None = None,
     dates: Picks | None = None,
-    backend: Backend = "own",
 ) -> dict[str, Series]:
     """Everything that a cube holds inside a window, in the stored dtype.
 
@@ -41,7 +39,6 @@ def read_series(
         names: modalities to read (default: all of the spec).
         dates: per modality, positions in `cube.days(modality)`, in any order, repeats allowed; for a modality named
             here the window's time range is not applied.
-        backend: `own` reads shards itself, `zarr` decodes by zarr-python; both return the same values.
 
     Returns:
         By modality: values `[T, C, H, W]`, valid `[T, H, W]` (flag 1, clear), day `[T]`; weather is the cell at the
@@ -62,7 +59,7 @@ def read_series(
         bands = match_bands(cube, stored, wanted)
         picks = _pick_dates(cube, name, window, dates)
         if len(picks) and cube.covers(name, window):
-            series[name] = _read_modality(cube, name, cube.pixel_box(name, window), bands, picks, backend)
+            series[name] = _read_modality(cube, name, cube.pixel_box(name, window), bands, picks)
     return series
 
 
@@ -76,7 +73,7 @@ def read_flags(cube: Cube, name: str, pixels: tuple[int, int, int, int]) -> NDAr
     """
     top, bottom, left, right = pixels
     record = cube.manifest.arrays[f"{name}/valid"]
-    flags, _ = read_box(cube, record, range(record.layout.shape[0]), ((top, bottom), (left, right)), "own")
+    flags, _ = cube.reader.read(record, np.arange(record.layout.shape[0]), ((top, bottom), (left, right)))
     return flags.astype(np.uint8, copy=False)
 
 
@@ -95,7 +92,7 @@ def read_label(cube: Cube, name: str, window: Window) -> NDArray[np.generic]:
     gsd_m = cube.spec.labels[name].gsd_m
     top, left, side = (whole_pixels(f"label {name}", m, gsd_m) for m in (window.y_m, window.x_m, window.size_m))
     record = cube.manifest.arrays[f"truth/{name}/values"]
-    return _read_whole(cube, record, range(top, top + side), ((left, left + side),))
+    return _read_whole(cube, record, np.arange(top, top + side), ((left, left + side),))
 
 
 def read_table(cube: Cube, name: str) -> dict[str, NDArray[np.generic]]:
@@ -110,7 +107,7 @@ def read_table(cube: Cube, name: str) -> dict[str, NDArray[np.generic]]:
             f"{', '.join(cube.tables) or 'none'}{did_you_mean(name, cube.tables)}"
         )
     records = {column: cube.manifest.arrays[f"truth/{name}/{column}"] for column in cube.manifest.tables[name]}
-    return {column: _read_whole(cube, r, range(r.layout.shape[0]), ()) for column, r in records.items()}
+    return {column: _read_whole(cube, r, np.arange(r.layout.shape[0]), ()) for column, r in records.items()}
 
 
 def match_bands(cube: Cube, stored: Modality, wanted: Modality | None) -> NDArray[np.intp] | None:
@@ -145,11 +142,10 @@ def _pick_dates(cube: Cube, name: str, window: Window, dates: Picks | None) -> N
     if dates is None or name not in dates:
         return np.flatnonzero(((days >= window.start_day) & (days < window.end_day)) | (days == DAY_UNKNOWN))
     picks = np.asarray(dates[name])
-    if picks.ndim != 1 or (
-        len(picks) and (picks.dtype.kind not in "iu" or picks.min() < 0 or picks.max() >= len(days))
-    ):
+    listed = picks.tolist()
+    if picks.ndim != 1 or (listed and (picks.dtype.kind not in "iu" or min(listed) < 0 or max(listed) >= len(days))):
         raise InputError(
-            f"cube {cube.name}: {name} dates {picks.tolist()} are not positions in its {len(days)} dates; index "
+            f"cube {cube.name}: {name} dates {listed} are not positions in its {len(days)} dates; index "
             f"into cube.days({name!r})"
         )
     return picks.astype(np.intp)
@@ -161,19 +157,17 @@ def _read_modality(
     pixels: tuple[int, int, int, int],
     bands: NDArray[np.intp] | None,
     picks: NDArray[np.intp],
-    backend: Backend,
 ) -> Series:
     top, bottom, left, right = pixels
     record = cube.manifest.arrays[f"{name}/values"]
     area: Box = ((top, bottom), (left, right))
-    dates = picks.tolist()
-    flags, _ = read_box(cube, cube.manifest.arrays[f"{name}/valid"], dates, area, backend)
-    values, missing = read_box(cube, record, dates, ((0, record.layout.shape[1]), *area), backend)
+    flags, _ = cube.reader.read(cube.manifest.arrays[f"{name}/valid"], picks, area)
+    values, missing = cube.reader.read(record, picks, ((0, record.layout.shape[1]), *area))
     for chunk, rows, spot in missing:
         there = flags[(rows, *spot[1:])]
         if not np.isin(there, (NODATA, NEVER_WRITTEN)).all():
             raise damage(
-                cube.path, record.layout, f"chunk {chunk}", "is missing although its flags say that it was observed"
+                cube.store, record.layout, f"chunk {chunk}", "is missing although its flags say that it was observed"
             )
     carried = np.ones(values.shape[1], bool)
     if bands is not None:
@@ -183,9 +177,9 @@ def _read_modality(
     return Series(values=values, valid=flags == CLEAR, day=cube.days(name)[picks], bands=carried)
 
 
-def _read_whole(cube: Cube, record: ArrayRecord, firsts: Sequence[int], box: Box) -> NDArray[np.generic]:
+def _read_whole(cube: Cube, record: ArrayRecord, firsts: NDArray[np.integer[Any]], box: Box) -> NDArray[np.generic]:
     """Truth: written at once, so that nothing of it may be missing."""
-    out, missing = read_box(cube, record, firsts, box, "own")
+    out, missing = cube.reader.read(record, firsts, box)
     for chunk, _, _ in missing:
-        raise damage(cube.path, record.layout, f"chunk {chunk}", "is missing")
+        raise damage(cube.store, record.layout, f"chunk {chunk}", "is missing")
     return out

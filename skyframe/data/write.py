@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from skyframe.data.cube import CLEAR, FLAG_MEANINGS, array_layouts, label_layout, partial_path
 from skyframe.data.manifest import MANIFEST, ArrayRecord, Manifest
 from skyframe.data.metadata import consolidate, create_label, create_modality, create_root, create_table
-from skyframe.data.shard import ArrayLayout, OpenShard, encode_shard, shard_key
+from skyframe.data.shard import ArrayLayout, Codec, OpenShard, encode_shard, shard_key
+from skyframe.data.store import LocalStore
 from skyframe.geography import check_crs
 from skyframe.spec import CubeSpec, Grid, InputError, Modality
 
@@ -34,7 +35,9 @@ class CubeWriter:
     calls `finish` when all are done.
     """
 
-    def __init__(self, path: str | Path, spec: CubeSpec, grid: Grid, source: dict[str, Any]) -> None:
+    def __init__(
+        self, path: str | Path, spec: CubeSpec, grid: Grid, source: dict[str, Any], codec: Codec = "lz4"
+    ) -> None:
         """Start `<path>.partial`, or resume it.
 
         Args:
@@ -42,15 +45,16 @@ class CubeWriter:
             spec: modalities and labels; those never created are left out of the finished cube's spec.
             grid: CRS, corner and extent.
             source: plain values that say where the pixels came from; the same on every start (no time of writing).
+            codec: `lz4` decodes 2.4 times as fast, `zstd` is a tenth smaller.
 
         Raises:
             InputError: `path` exists, the CRS is not projected, or the partial store is of another cube or of none.
         """
         self.path, self.spec, self.grid = Path(path), spec, grid
-        self.source = _plain(source)
+        self.source, self.codec = _plain(source), codec
         if self.path.exists():
             raise InputError(f"{self.path}: already exists, expected a new path; delete it or write elsewhere")
-        check_crs(grid.crs)
+        check_crs(grid.crs, grid.unit_m)
         self._root = partial_path(self.path)
         self._days: dict[str, NDArray[np.int32]] = {}
         self._layouts: dict[str, ArrayLayout] = {}
@@ -62,7 +66,7 @@ class CubeWriter:
 
         A writer that was killed in the last steps of `finish` left the manifest alone, which says it as well.
         """
-        description = {"spec": self.spec.to_dict(), "grid": vars(self.grid), "source": self.source}
+        description = {"spec": self.spec.to_dict(), "grid": vars(self.grid), "source": self.source, "codec": self.codec}
         expected = found = _plain(description)
         there = {entry.name for entry in self._root.iterdir()} if self._root.exists() else set()
         if DESCRIPTION in there:
@@ -70,6 +74,7 @@ class CubeWriter:
         elif MANIFEST in there:
             whole = Manifest.from_json((self._root / MANIFEST).read_text(encoding="utf-8"), self._root)
             found = _plain({"spec": whole.spec.to_dict(), "grid": vars(whole.grid), "source": whole.source})
+            del expected["codec"]  # shard by shard
             expected |= {"spec": _plain(_reduced(self.spec, whole.spec.modalities, whole.spec.labels))}
         elif there - {_TEMPORARY}:
             raise InputError(
@@ -110,7 +115,7 @@ class CubeWriter:
                 "order; sort the dates with their pixels"
             )
         days = days.astype(np.int32)
-        values, valid = array_layouts(stored, len(days), self.grid)
+        values, valid = array_layouts(stored, len(days), self.grid, self.codec)
         before = create_modality(self._root, stored, self.grid, days, values, valid)
         if not np.array_equal(before, days):
             raise InputError(
@@ -133,7 +138,7 @@ class CubeWriter:
         if not (self._root / layout.name / shard_key(shard)).exists():
             return False
         try:
-            found = OpenShard(self._root, layout, shard)
+            found = OpenShard(LocalStore(self._root), layout, shard)
         except InputError:  # a torn file of a machine that lost power: written anew
             return False
         return found.num_chunks == layout.expected_chunks(shard)
@@ -243,7 +248,7 @@ class CubeWriter:
     def _written(self, layout: ArrayLayout) -> Iterator[tuple[tuple[int, ...], int]]:
         for shard in np.ndindex(*layout.shard_grid):
             if (self._root / layout.name / shard_key(shard)).exists():
-                yield shard, OpenShard(self._root, layout, shard).num_chunks
+                yield shard, OpenShard(LocalStore(self._root), layout, shard).num_chunks
 
 
 def _reduced(spec: CubeSpec, modalities: Container[str], labels: Container[str]) -> dict[str, Any]:

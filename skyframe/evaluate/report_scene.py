@@ -81,7 +81,7 @@ def scene_pictures(encoder: Encoder, scene: Path, side_px: int = 96, label: str 
     y0, x0 = (
         int((extent / POSITION_GSD_M - side) / 2) * POSITION_GSD_M for extent in (cube.grid.height_m, cube.grid.width_m)
     )
-    whole = Window(str(cube.path), y0, x0, side * POSITION_GSD_M)
+    whole = Window(cube.url, y0, x0, side * POSITION_GSD_M)
     dense, nearest = _encode(encoder, cube, whole, tile, step)
     where = f"{cube.name}, {whole.size_m / 1000:g} km x {whole.size_m / 1000:g} km, 10 m"
     caption = f"First three principal components of the fused features as red, green, blue ({dense.shape[-1]} features)"

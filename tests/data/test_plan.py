@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from skyframe.data.box import ShardReader
 from skyframe.data.cube import Cube, array_layouts
 from skyframe.data.manifest import ArrayRecord, Manifest
 from skyframe.data.plan import WindowPlan
 from skyframe.data.shard import ShardPool
+from skyframe.data.store import LocalStore
 from skyframe.spec import CubeSpec, Grid, InputError, Window
 from tests.data.cubes import tiny_spec
 
@@ -27,8 +29,8 @@ def fake_cube(name, side_m, modalities=("s2",), written=None, corner_m=(660000.0
                 places = [p for p in places if p[-2:] in written[m]]
             arrays[layout.name] = ArrayRecord(layout, dict.fromkeys(places, 1))
     manifest = Manifest(spec, grid, {}, {m: np.zeros(1, np.int32) for m in modalities}, arrays)
-    path = Path(name + ".zarr")
-    return Cube(name, path, spec, grid, manifest, ShardPool(path))
+    store = LocalStore(Path(name + ".zarr"))
+    return Cube(name, store, spec, grid, manifest, ShardReader(store, ShardPool()))
 
 
 def epoch_of(plan, epoch=0):
@@ -139,7 +141,7 @@ def test_places_are_spread_over_the_footprint():
 
 def test_twenty_one_million_windows_plan_in_two_seconds():
     base = fake_cube("c", 102400.0)
-    cubes = [Cube(f"c{i}", base.path, base.spec, base.grid, base.manifest, base.pool) for i in range(840)]
+    cubes = [Cube(f"c{i}", base.store, base.spec, base.grid, base.manifest, base.reader) for i in range(840)]
     start = time.process_time()
     plan = WindowPlan(cubes, 640, 640, seed=0, slots=4096)
     assert plan.num_windows == 840 * 160 * 160 == 21_504_000

@@ -6,6 +6,7 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from skyframe.calendar import DAY_UNKNOWN
+from skyframe.data.box import by_zarr
 from skyframe.data.cube import Cube, open_cube
 from skyframe.data.read import match_bands, read_label, read_series, read_table
 from skyframe.data.write import CubeWriter
@@ -37,6 +38,8 @@ def check(series, name, box, picks=slice(None), seed=0, extent_m=(640.0, 700.0))
     assert got.bands.all()
 
 
+READERS = {"own": lambda cube: cube, "zarr": by_zarr}
+
 WINDOWS = {
     "one chunk": (640.0, 1280.0, 640.0),
     "four chunks": (0.0, 0.0, 1280.0),
@@ -51,7 +54,7 @@ WINDOWS = {
 @pytest.mark.parametrize("place", WINDOWS)
 def test_reads_exactly_what_was_written(large, place, backend):
     y_m, x_m, size_m = WINDOWS[place]
-    series = read_series(large, Window("large", y_m, x_m, size_m), backend=backend)
+    series = read_series(READERS[backend](large), Window("large", y_m, x_m, size_m))
     assert set(series) == {"s2", "s1"}
     box = [round(m / 10) for m in (y_m, y_m + size_m, x_m, x_m + size_m)]
     check(series, "s2", box, seed=1, extent_m=LARGE_M)
@@ -62,7 +65,7 @@ def test_reads_exactly_what_was_written(large, place, backend):
 def test_dates_in_any_order_with_repeats(cube, backend):
     picks = {"s2": np.array([5, 0, 3, 3, 1]), "s1": np.array([2])}
     window = Window("tiny", 100, 50, 200, start_day=9000)  # the time range does not bind what is picked by position
-    series = read_series(cube, window, dates=picks, backend=backend)
+    series = read_series(READERS[backend](cube), window, dates=picks)
     assert set(series) == {"s2", "s1"}
     check(series, "s2", (10, 30, 5, 25), picks["s2"])
     check(series, "s1", (10, 30, 5, 25), picks["s1"])
@@ -167,7 +170,7 @@ def test_partly_covered_window_is_masked(tmp_path):
     writer.write("s1", 256, 0, np.full((4, 2, 244, 256), 7, np.int16), np.ones((4, 244, 256), np.uint8))
     cube = open_cube(writer.finish())
     for backend in ("own", "zarr"):
-        got = read_series(cube, Window("a", 2240, 0, 640), backend=backend)["s1"]
+        got = read_series(READERS[backend](cube), Window("a", 2240, 0, 640))["s1"]
         assert not got.valid[:, :32].any()
         assert not got.values[:, :, :32].any()
         assert got.valid[:, 32:].all()
@@ -210,10 +213,10 @@ def _sum(cube):
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_child_of_a_reading_parent_reads_on_its_own(large, method):
     expected = _sum(large)
-    opened = dict(large.pool.opened)
+    opened = dict(large.reader.pool.opened)
     with multiprocessing.get_context(method).Pool(1) as pool:
         assert pool.apply_async(_sum, (large,)).get(timeout=60) == expected
-    assert large.pool.opened == opened
+    assert large.reader.pool.opened == opened
     assert _sum(large) == expected
 
 

@@ -44,7 +44,7 @@ def load_simulated(
         "test": open_cubes(data.test, contract, "data.simulated.test"),
     }
     every = cubes["train"] + cubes["test"]
-    both = sorted({str(c.path) for c in cubes["train"]} & {str(c.path) for c in cubes["test"]})
+    both = sorted({c.url for c in cubes["train"]} & {c.url for c in cubes["test"]})
     if both:
         raise InputError(f"data.simulated: {', '.join(both)} stands under train and test, expected different cubes")
     classes = {name: _classes(every, name) for name in labels}
@@ -112,7 +112,7 @@ def plan_windows(
             row, column = divmod(int(place), per_side)
             y_px, x_px = y * data.block_px + row * data.window_px, x * data.block_px + column * data.window_px
             size_m = data.window_px * POSITION_GSD_M
-            found.append((cube, Window(str(cube.path), y_px * POSITION_GSD_M, x_px * POSITION_GSD_M, size_m)))
+            found.append((cube, Window(cube.url, y_px * POSITION_GSD_M, x_px * POSITION_GSD_M, size_m)))
     return found
 
 
