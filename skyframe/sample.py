@@ -48,10 +48,15 @@ class Sample:
 class SeriesBatch:
     """`Series` with a leading B; T is padded with invalid frames."""
 
-    values: Tensor  # [B, T, C, H, W] stored dtype (floating or integer)
+    values: Tensor  # [B, T, C, H, W] stored dtype; torch has few kernels for uint16: see `widened`
     valid: Tensor  # bool [B, T, H, W]
     day: Tensor  # int32 [B, T]
     bands: Tensor  # bool [B, C]
+
+
+def widened(values: Tensor) -> Tensor:
+    """uint16 as int32, which holds every value and has every kernel; other dtypes as they are."""
+    return values.to(torch.int32) if values.dtype == torch.uint16 else values
 
 
 @dataclass
@@ -101,68 +106,48 @@ class Features:
     context_dims: int = 0  # the last of D that are region context; 0 = the encoder has none
 
 
-def absent(layout: Layout) -> Series:
-    """The all-invalid stand-in for a modality that a sample lacks."""
-    side = layout.side_px
-    return Series(
-        values=np.zeros((layout.num_dates, layout.num_bands, side, side), layout.dtype),
-        valid=np.zeros((layout.num_dates, side, side), bool),
-        day=np.full(layout.num_dates, DAY_UNKNOWN, np.int32),
-        bands=np.zeros(layout.num_bands, bool),
-    )
-
-
-def pad_dates(series: Series, num_dates: int) -> Series:
-    """Append invalid frames of unknown day up to `num_dates`; never drops a frame.
-
-    Raises:
-        ValueError: the series is longer than `num_dates`.
-    """
-    missing = num_dates - len(series.day)
-    if missing < 0:
-        raise ValueError(f"pad_dates: series has {len(series.day)} dates, more than {num_dates}; sample dates first")
-    if missing == 0:
-        return series
-    tail = ((0, missing), (0, 0), (0, 0))
-    return Series(
-        values=np.pad(series.values, (*tail, (0, 0))),
-        valid=np.pad(series.valid, tail),
-        day=np.pad(series.day, (0, missing), constant_values=DAY_UNKNOWN),
-        bands=series.bands,
-    )
-
-
 def collate(samples: Sequence[Sample], layouts: Mapping[str, Layout]) -> Batch:
     """Join samples: every modality named in `layouts` is present in the result, absent ones all-invalid.
 
     Args:
         samples: B samples whose crops have equal size per modality.
-        layouts: what the recipe names, with the padded number of dates.
+        layouts: what the recipe names, with the number of dates to which T is padded.
+
+    Raises:
+        ValueError: a series has more dates than its layout, or another shape.
     """
-    series = {}
-    for name, layout in layouts.items():
-        rows = [pad_dates(s.series[name], layout.num_dates) if name in s.series else absent(layout) for s in samples]
-        series[name] = SeriesBatch(
-            values=_stack([np.asarray(r.values, layout.dtype) for r in rows]),
-            valid=_stack([r.valid for r in rows]),
-            day=_stack([r.day for r in rows]),
-            bands=_stack([r.bands for r in rows]),
-        )
+    series = {name: _join(name, [s.series.get(name) for s in samples], layout) for name, layout in layouts.items()}
     pixels = [s.pixel for s in samples]
     shared = set(samples[0].targets).intersection(*(s.targets for s in samples[1:])) if samples else set()
     return Batch(
         series=series,
-        place=_stack([s.place for s in samples]),
+        place=torch.from_numpy(np.stack([s.place for s in samples])),
         region=torch.tensor([s.region for s in samples], dtype=torch.int64),
         index=torch.tensor([s.index for s in samples], dtype=torch.int64),
         epoch=torch.tensor([s.epoch for s in samples], dtype=torch.int64),
-        pixel=None if any(p is None for p in pixels) else _stack([p for p in pixels if p is not None]),
-        targets={k: _stack([np.asarray(s.targets[k]) for s in samples]) for k in sorted(shared)},
+        pixel=None
+        if any(p is None for p in pixels)
+        else torch.from_numpy(np.stack([p for p in pixels if p is not None])),
+        targets={k: torch.from_numpy(np.stack([np.asarray(s.targets[k]) for s in samples])) for k in sorted(shared)},
     )
 
 
-def _stack(arrays: Sequence[NDArray[np.generic]]) -> Tensor:
-    joined = np.stack(arrays)
-    if joined.dtype == np.uint16:  # torch has few uint16 kernels; int32 holds every value
-        joined = joined.astype(np.int32)
-    return torch.from_numpy(np.ascontiguousarray(joined))
+def _join(name: str, rows: Sequence[Series | None], layout: Layout) -> SeriesBatch:
+    """One modality of B samples, each copied once to its place; None = a sample that lacks it."""
+    size, t, side = len(rows), layout.num_dates, layout.side_px
+    values = np.empty((size, t, layout.num_bands, side, side), layout.dtype)
+    valid = np.empty((size, t, side, side), bool)
+    day = np.full((size, t), DAY_UNKNOWN, np.int32)
+    bands = np.zeros((size, layout.num_bands), bool)
+    for i, row in enumerate(rows):
+        held = 0
+        if row is not None:
+            held = len(row.day)
+            if held > t or row.values.shape[1:] != values.shape[2:]:
+                raise ValueError(
+                    f"{name}: a series of shape {list(row.values.shape)}, expected at most {t} dates of "
+                    f"{list(values.shape[2:])}; choose dates and cut crops before joining"
+                )
+            values[i, :held], valid[i, :held], day[i, :held], bands[i] = row.values, row.valid, row.day, row.bands
+        values[i, held:], valid[i, held:] = 0, False
+    return SeriesBatch(*(torch.from_numpy(array) for array in (values, valid, day, bands)))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from skyframe.randomness import Draw, generator, hash64, permute_index, uniform
+from skyframe.randomness import Draw, generator, hash64, permute_index, uniform, uniform_array
 
 MASK = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15
@@ -90,3 +90,9 @@ def test_permute_index_refuses_what_is_outside(index: int) -> None:
 def test_millions_of_windows_need_no_list() -> None:
     size = 21_500_000
     assert len({permute_index(i, size, 1) for i in range(0, size, 100_003)}) == len(range(0, size, 100_003))
+
+
+def test_uniform_array_is_uniform_over_its_counters() -> None:
+    for key in (0, hash64(7, "dates"), 2**64 - 1):
+        expected = uniform(key, torch.arange(50))[:, 0].double().numpy()
+        assert np.array_equal(uniform_array(key, 50), expected)

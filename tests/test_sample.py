@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from skyframe.calendar import DAY_UNKNOWN
-from skyframe.sample import Layout, Sample, Series, absent, collate, pad_dates
+from skyframe.sample import Layout, Sample, Series, collate, widened
 
 S2, S1 = Layout(3, 2, 4, "uint16"), Layout(2, 1, 4, "int16")
 
@@ -38,7 +38,9 @@ def test_collate_pads_dates_and_stands_in_for_the_absent() -> None:
 
 def test_dtypes_keep_every_value() -> None:
     batch = collate([_sample({"s2": _series(3, S2, 65535), "s1": _series(2, S1, -2500)})], {"s2": S2, "s1": S1})
-    assert batch.series["s2"].values.dtype == torch.int32 and int(batch.series["s2"].values.max()) == 65535
+    assert batch.series["s2"].values.dtype == torch.uint16  # half the way to the device of int32
+    assert int(widened(batch.series["s2"].values).max()) == 65535
+    assert widened(batch.series["s2"].values).dtype == torch.int32
     assert batch.series["s1"].values.dtype == torch.int16 and int(batch.series["s1"].values.min()) == -2500
     assert batch.series["s2"].day.dtype == torch.int32 and batch.region.dtype == torch.int64
     assert batch.place.dtype == torch.float64 and batch.place[0].tolist() == [51.219, 5.056]
@@ -59,23 +61,14 @@ def test_pixels_and_targets_are_kept_where_all_samples_have_them() -> None:
     assert mixed.pixel is None and set(mixed.targets) == {"crop"} and mixed.targets["crop"].shape == (2, 4, 4)
 
 
-def test_pad_dates_appends_invalid_frames_and_returns_the_same_when_full() -> None:
-    series = _series(2, S2)
-    assert pad_dates(series, 2) is series
-    padded = pad_dates(series, 5)
-    assert padded.values.shape[0] == 5 and not padded.valid[2:].any() and (padded.day[2:] == DAY_UNKNOWN).all()
-    assert padded.values.dtype == np.uint16 and padded.day.dtype == np.int32
-
-
-def test_pad_dates_refuses_to_drop_frames() -> None:
-    with pytest.raises(ValueError, match="series has 4 dates, more than 3; sample dates first"):
-        pad_dates(_series(4, S2), 3)
-
-
-def test_absent_series_matches_its_layout() -> None:
-    series = absent(S1)
-    assert series.values.shape == (2, 1, 4, 4) and series.values.dtype == np.int16
-    assert not series.valid.any() and not series.bands.any() and (series.day == DAY_UNKNOWN).all()
+def test_frames_are_never_dropped_and_shapes_never_stretched() -> None:
+    with pytest.raises(
+        ValueError, match=r"s2: a series of shape \[4, 2, 4, 4\], expected at most 3 dates of \[2, 4, 4\]"
+    ):
+        collate([_sample({"s2": _series(4, S2)})], {"s2": S2})
+    point = Series(np.ones((1, 2, 1, 1), np.uint16), np.ones((1, 1, 1), bool), np.zeros(1, np.int32), np.ones(2, bool))
+    with pytest.raises(ValueError, match=r"s2: a series of shape \[1, 2, 1, 1\]"):
+        collate([_sample({"s2": point})], {"s2": S2})
 
 
 def test_batch_tensors_are_independent_of_the_samples() -> None:

@@ -1,8 +1,9 @@
-"""From a recipe's cubes to batches of views: one seeded global order, exact position for resume."""
+"""From a recipe's cubes to batches of windows: one seeded global order, exact position for resume."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from skyframe import dist
 from skyframe.calendar import DAY_UNKNOWN
 from skyframe.config.recipe import DataConfig
-from skyframe.config.skysense import SkySenseRecipe, ViewsConfig
+from skyframe.config.skysense import SkySenseRecipe
 from skyframe.data.cube import Cube, find_cubes
 from skyframe.data.plan import WindowPlan
 from skyframe.data.read import read_series
-from skyframe.data.views import make_views
 from skyframe.geography import RegionIndex, build_regions, place_of
-from skyframe.randomness import generator
-from skyframe.sample import Batch, Layout, Sample, collate
+from skyframe.randomness import hash64, uniform_array
+from skyframe.sample import Layout, Sample, collate
 from skyframe.spec import CubeSpec, InputError, Modality, Window, did_you_mean
 
 BASE_GSD_M = 10.0
@@ -62,12 +62,11 @@ def layouts_for(modalities: Mapping[str, Modality], frames: Mapping[str, int], s
 
 
 class WindowDataset(Dataset[Any]):
-    """Position in the endless global order -> the views of one window."""
+    """Position in the endless global order -> one window, uncut."""
 
     def __init__(self, recipe: SkySenseRecipe, plan: WindowPlan, cubes: list[Cube], regions: RegionIndex) -> None:
         self.plan, self.cubes, self.regions = plan, cubes, regions
         self.data: DataConfig = recipe.data
-        self.views: ViewsConfig = recipe.views
         self.seed = recipe.seed
         self.spec = CubeSpec.load(recipe.data.spec)
         self.by_name = {c.name: c for c in cubes}
@@ -75,16 +74,13 @@ class WindowDataset(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.plan)
 
-    def __getitem__(self, position: int) -> tuple[Sample, ...]:
-        return make_views(self.sample(position), self.views, self.data.window_px, self.seed)
-
-    def sample(self, position: int) -> Sample:
-        """The uncut sample at an absolute position (epoch * windows per epoch + position in the epoch)."""
+    def __getitem__(self, position: int) -> Sample:
+        """The sample at an absolute position (epoch * windows per epoch + position in the epoch)."""
         epoch, at = divmod(position, len(self.plan))
         window, index = self.plan.at(epoch, at)
         cube = self.by_name[window.cube]
         dates = {
-            name: draw_dates(cube.days(name), count, window, generator(self.seed, epoch, index, "dates", name))
+            name: draw_dates(cube.days(name), count, window, hash64(self.seed, epoch, index, "dates", name))
             for name, count in self.data.frames.items()
             if name in self.data.modalities and cube.has(name)
         }
@@ -97,12 +93,12 @@ class WindowDataset(Dataset[Any]):
         return Sample(series=series, place=place, region=region, index=index, epoch=epoch)
 
 
-def draw_dates(days: NDArray[np.int32], count: int, window: Window, rng: np.random.Generator) -> NDArray[np.int64]:
+def draw_dates(days: NDArray[np.int32], count: int, window: Window, key: int) -> NDArray[np.intp]:
     """Indices of `count` dates inside the window's time range, drawn without replacement and kept in order."""
     inside = np.flatnonzero((days == DAY_UNKNOWN) | ((days >= window.start_day) & (days < window.end_day)))
     if len(inside) <= count:
         return inside
-    return np.sort(rng.choice(inside, count, replace=False))
+    return np.sort(inside[np.argsort(uniform_array(key, len(inside)), kind="stable")[:count]])
 
 
 class StepSampler(Sampler[list[int]]):
@@ -126,20 +122,8 @@ class StepSampler(Sampler[list[int]]):
             yield list(range(first, first + self.per_rank))
 
 
-class ViewCollator:
-    """Joins samples view by view; local crops hold the high-resolution modality alone."""
-
-    def __init__(self, layouts: dict[str, Layout], local: dict[str, Layout]) -> None:
-        self.layouts, self.local = layouts, local
-
-    def __call__(self, samples: list[tuple[Sample, ...]]) -> tuple[Batch, ...]:
-        """One Batch per view."""
-        columns = list(zip(*samples, strict=True))
-        return tuple(collate(c, self.layouts if i < 2 else self.local) for i, c in enumerate(columns))
-
-
 class CubeDataModule(pl.LightningDataModule):
-    """Batches of views for one run; its state is how many batches were consumed."""
+    """Batches of windows for one run; its state is how many batches were consumed."""
 
     def __init__(self, recipe: SkySenseRecipe) -> None:
         super().__init__()
@@ -166,7 +150,7 @@ class CubeDataModule(pl.LightningDataModule):
         regions = data.regions or spec.regions
         points = max(4096, POINTS_PER_REGION * regions.num_regions)
         self.regions = build_regions(self.plan.places(points), regions)
-        self.layouts = layouts_for(self.modalities, data.frames, recipe.views.crop_px)
+        self.layouts = layouts_for(self.modalities, data.frames, data.window_px)
         self.sampler: StepSampler | None = None
         self.consumed = 0
 
@@ -176,18 +160,16 @@ class CubeDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """The loader of this rank, starting at the first batch not yet consumed."""
-        train, views = self.recipe.train, self.recipe.views
+        train = self.recipe.train
         world = dist.world_size()
         per_rank = train.global_batch // (train.micro_steps * world)
         self.sampler = StepSampler(train.max_steps * train.micro_steps, per_rank, train.micro_steps, dist.rank(), world)
         self.sampler.start = self.consumed
-        local = {k: v for k, v in self.modalities.items() if k == "hr"}
-        collator = ViewCollator(self.layouts, layouts_for(local, {}, views.local_px))
         workers = self.recipe.data.workers
         return DataLoader(
             self.dataset(),
             batch_sampler=self.sampler,
-            collate_fn=collator,
+            collate_fn=partial(collate, layouts=self.layouts),
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),

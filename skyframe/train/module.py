@@ -12,6 +12,7 @@ from torch import Tensor
 
 from skyframe.config.skysense import SkySenseRecipe
 from skyframe.data.photometric import photometric
+from skyframe.data.views import make_views
 from skyframe.geography import RegionIndex
 from skyframe.randomness import Draw, hash64
 from skyframe.sample import Batch
@@ -29,8 +30,9 @@ class PretrainModule(pl.LightningModule):
         self.system = SYSTEMS[recipe.system](recipe, modalities, regions)
         self.terms: dict[str, Tensor] = {}  # last pass, for the log
 
-    def training_step(self, views: tuple[Batch, ...], batch_idx: int) -> Tensor:
-        """Photometric changes on the device, then the system's terms and their weighted sum."""
+    def training_step(self, windows: Batch, batch_idx: int) -> Tensor:
+        """Views and their photometric changes on the device, then the system's terms and their weighted sum."""
+        views = make_views(windows, self.recipe.views, self.recipe.data.window_px, self.recipe.seed)
         changed = tuple(
             photometric(
                 v,

@@ -78,7 +78,7 @@ class ProgressLog(pl.Callback):
         now = time.perf_counter()
         self.busy_s += now - self.batch_start
         self.batch_end = now
-        self.samples += batch[0].size * dist.world_size()
+        self.samples += batch.size * dist.world_size()
         step = trainer.global_step
         train = pl_module.recipe.train
         due = step % self.every == 0 or step % train.checkpoint_every == 0 or step == trainer.max_steps

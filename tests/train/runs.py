@@ -61,16 +61,16 @@ class Killed(Exception):
     """What `watch_batches` stops a run with."""
 
 
-def watch_batches(monkeypatch, stop_after: int = 0) -> list[tuple[Batch, ...]]:
-    """The views of every pass of the runs to come; after `stop_after` passes in all the run is killed in the next."""
-    passes: list[tuple[Batch, ...]] = []
+def watch_batches(monkeypatch, stop_after: int = 0) -> list[Batch]:
+    """The windows of every pass of the runs to come; after `stop_after` passes in all the run is killed in the next."""
+    passes: list[Batch] = []
     trained = PretrainModule.training_step
 
-    def step(self, views, batch_idx):
+    def step(self, windows, batch_idx):
         if stop_after and len(passes) == stop_after:
             raise Killed
-        passes.append(views)
-        return trained(self, views, batch_idx)
+        passes.append(windows)
+        return trained(self, windows, batch_idx)
 
     monkeypatch.setattr(PretrainModule, "training_step", step)
     return passes
@@ -83,7 +83,7 @@ def modalities_by_rank(recipe: SkySenseRecipe, world: int) -> list[list[set[str]
     ranks = []
     for rank in range(world):
         batches = StepSampler(recipe.train.max_steps, share, 1, rank, world)
-        ranks.append([set().union(*(dataset.sample(p).series for p in batch)) for batch in batches])
+        ranks.append([set().union(*(dataset[p].series for p in batch)) for batch in batches])
     return ranks
 
 

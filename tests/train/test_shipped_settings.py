@@ -54,7 +54,7 @@ def test_a_run_stopped_in_one_epoch_and_finished_in_the_next_is_bit_equal(
         after = watch_batches(patch)
         pretrain(stopped, resume="auto", show=False)
 
-    places, first, second = ([(v[0].epoch.tolist(), v[0].index.tolist()) for v in x] for x in (passes, before, after))
+    places, first, second = ([(w.epoch.tolist(), w.index.tolist()) for w in x] for x in (passes, before, after))
     epochs = [set(epoch) for epoch, _ in places]
     assert epochs == [{0}] * 4 * micro_steps + [{1}] * 2 * micro_steps
     assert first == places[:done] and second == places[saved_step * micro_steps :]
