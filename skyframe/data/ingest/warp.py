@@ -1,0 +1,144 @@
+"""One window of one raster on the target grid: resampled, missing pixels as NaN, read again when the network fails."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skyframe.spec import InputError
+
+if TYPE_CHECKING:
+    from rasterio import DatasetReader
+
+RESAMPLING = ("auto", "nearest", "bilinear", "cubic", "average")
+
+GDAL_OPTIONS: dict[str, str | int] = {
+    "GDAL_CACHEMAX": 64,  # MB of decoded tiles; GDAL's own default is a share of the machine's memory
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_CONNECTTIMEOUT": "15",
+    "GDAL_HTTP_TIMEOUT": "120",
+    "GDAL_HTTP_MAX_RETRY": "3",
+    "GDAL_HTTP_RETRY_DELAY": "0.5",
+    "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
+    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+    "CPL_VSIL_CURL_USE_HEAD": "NO",  # a signed address may be read, not asked about
+    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/",  # a failed or cut answer must not be served again from memory
+}
+"""What is set for every read; a variable of the same name in the environment goes first."""
+
+ATTEMPTS = 4
+"""Reads of one window before its failure is final, each with GDAL's own retries of HTTP 429 and 5xx inside."""
+
+RETRY_DELAY_S = 0.5
+FINAL_ANSWERS = ("HTTP response code: 404", "HTTP response code: 403", "HTTP response code: 401")
+REMOTE = ("http://", "https://", "s3://", "gs://", "az://", "/vsi")
+
+
+@dataclass(frozen=True)
+class Box:
+    """A block of target pixels: CRS, upper-left corner in its metres, pixel side, rows and columns."""
+
+    crs: str
+    left_m: float
+    top_m: float
+    gsd_m: float
+    height: int
+    width: int
+
+    @property
+    def bounds_m(self) -> tuple[float, float, float, float]:
+        """Left, bottom, right, top."""
+        return (
+            self.left_m,
+            self.top_m - self.height * self.gsd_m,
+            self.left_m + self.width * self.gsd_m,
+            self.top_m,
+        )
+
+
+def read_window(
+    href: str, band: int, box: Box, resampling: str, nodata: float | None, where: str
+) -> NDArray[np.float32]:
+    """One band of a raster on the target grid.
+
+    Args:
+        href: path or address of the raster.
+        band: of the file, from 1.
+        box: which pixels.
+        resampling: of `RESAMPLING`; `auto` averages a source finer than two thirds of the target's pixels, else is
+            bilinear (exact where the pixels coincide).
+        nodata: value that marks missing source pixels; None: what the file declares.
+        where: scene, asset and block, for the message.
+
+    Returns:
+        float32 `[h, w]` as the file holds it, NaN where no valid source pixel contributes.
+
+    Raises:
+        InputError: the raster cannot be opened or read, also after several tries where it lies on a server.
+    """
+    import rasterio
+    from rasterio.errors import RasterioError
+
+    options = {key: value for key, value in GDAL_OPTIONS.items() if key not in os.environ}
+    attempts = ATTEMPTS if href.startswith(REMOTE) else 1
+    for attempt in range(1, attempts + 1):
+        try:
+            with rasterio.Env(**options), rasterio.open(href) as source:
+                return _warp(source, band, box, resampling, nodata, where)
+        except RasterioError as error:
+            said = " ".join(str(error.__cause__ or error).split())
+            if attempt < attempts and not any(answer in said for answer in FINAL_ANSWERS):
+                time.sleep(RETRY_DELAY_S * 2 ** (attempt - 1))
+                continue
+            raise InputError(
+                f"{where}: {href.split('?')[0]} cannot be read after {attempt} "
+                f"{'try' if attempt == 1 else 'tries'} ({said}), expected a whole raster; see that it can be "
+                "fetched, then start the same command again to continue"
+            ) from error
+    raise AssertionError("every try returns or raises")
+
+
+def _warp(
+    source: DatasetReader, band: int, box: Box, resampling: str, nodata: float | None, where: str
+) -> NDArray[np.float32]:
+    from rasterio.enums import Resampling
+    from rasterio.transform import from_origin
+    from rasterio.vrt import WarpedVRT
+
+    if source.crs is None:
+        raise InputError(f"{where}: the raster has no CRS, so its place is unknown; add it with gdal_edit -a_srs")
+    if not 1 <= band <= source.count:
+        raise InputError(
+            f"{where}: the raster has {source.count} bands, expected a band {band}; correct the band under assets"
+        )
+    if resampling == "auto":
+        resampling = "average" if pixel_m(source, box.crs) < box.gsd_m / 1.5 else "bilinear"
+    missing = source.nodatavals[band - 1] if nodata is None else nodata
+    given: dict[str, Any] = {"src_nodata": missing} if missing is not None else {"add_alpha": False}
+    with WarpedVRT(
+        source,
+        crs=box.crs,
+        transform=from_origin(box.left_m, box.top_m, box.gsd_m, box.gsd_m),
+        height=box.height,
+        width=box.width,
+        resampling=Resampling[resampling],
+        nodata=np.nan,
+        dtype="float32",
+        init_dest_nodata=True,
+        **given,
+    ) as view:
+        return np.asarray(view.read(band), np.float32)
+
+
+def pixel_m(source: DatasetReader, crs: str) -> float:
+    """Side of a raster's pixels in metres, also where its own coordinates are degrees."""
+    if source.crs.is_projected:
+        return float(abs(source.transform.a))
+    from rasterio.warp import calculate_default_transform
+
+    return float(calculate_default_transform(source.crs, crs, source.width, source.height, *source.bounds)[0].a)
