@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,29 +108,23 @@ def _search(query: Query, layer: LayerQuery, path: Path, degrees: Bounds, name: 
 
 def _items(
     address: str, collection: str, degrees: Bounds, first: datetime, last: datetime, where: str
-) -> Iterator[dict[str, Any]]:
+) -> list[dict[str, Any]]:
     from pystac_client import Client, ConformanceClasses
     from pystac_client.stac_api_io import StacApiIO
+    from pystac_client.warnings import PystacClientWarning
     from urllib3.util import Retry
 
     retry = Retry(RETRIES, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=None)
-    client = Client.open(address, stac_io=StacApiIO(max_retries=retry, timeout=TIMEOUT_S))
-    if client.conforms_to(ConformanceClasses.ITEM_SEARCH):
-        known = _collections(client.get_collections)
-        _check_collection(collection, known, address, where)
-        search = client.search(collections=[collection], bbox=degrees, datetime=(first, last), limit=PAGE)
-        yield from search.items_as_dicts()
-        return
-    ids = []
-    for child in client.get_children():
-        ids.append(child.id)
-        if child.id == collection:
-            yield from _plain(child.get_items(recursive=True))
-    _check_collection(collection, ids, address, where)
-
-
-def _collections(get: Callable[[], Iterable[Any]]) -> list[str]:
-    return [c.id for c in get()]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PystacClientWarning)  # a static catalogue says nothing of conformance
+        client = Client.open(address, stac_io=StacApiIO(max_retries=retry, timeout=TIMEOUT_S))
+        if client.conforms_to(ConformanceClasses.ITEM_SEARCH):
+            _check_collection(collection, [c.id for c in client.get_collections()], address, where)
+            search = client.search(collections=[collection], bbox=degrees, datetime=(first, last), limit=PAGE)
+            return list(search.items_as_dicts())
+        children = {child.id: child for child in client.get_children()}
+        _check_collection(collection, list(children), address, where)
+        return list(_plain(children[collection].get_items(recursive=True)))
 
 
 def _check_collection(collection: str, known: list[str], address: str, where: str) -> None:

@@ -34,6 +34,10 @@ GDAL_OPTIONS: dict[str, str | int] = {
 ATTEMPTS = 4
 """Reads of one window before its failure is final, each with GDAL's own retries of HTTP 429 and 5xx inside."""
 
+TOLERANCE_PX = 1e-9
+"""How far a reprojected place may be off: nothing, so that a pixel does not depend on the block that it is read in. With
+GDAL's 0.125 it does; that is five times as fast, for scenes of another zone alone. 0 is refused by rasterio."""
+
 RETRY_DELAY_S = 0.5
 FINAL_ANSWERS = ("HTTP response code: 404", "HTTP response code: 403", "HTTP response code: 401")
 REMOTE = ("http://", "https://", "s3://", "gs://", "az://", "/vsi")
@@ -116,8 +120,9 @@ def _warp(
         raise InputError(
             f"{where}: the raster has {source.count} bands, expected a band {band}; correct the band under assets"
         )
+    scale = pixel_m(source, box.crs) / box.gsd_m
     if resampling == "auto":
-        resampling = "average" if pixel_m(source, box.crs) < box.gsd_m / 1.5 else "bilinear"
+        resampling = "average" if scale < 1 / 1.5 else "bilinear"
     missing = source.nodatavals[band - 1] if nodata is None else nodata
     given: dict[str, Any] = {"src_nodata": missing} if missing is not None else {"add_alpha": False}
     with WarpedVRT(
@@ -130,6 +135,9 @@ def _warp(
         nodata=np.nan,
         dtype="float32",
         init_dest_nodata=True,
+        tolerance=TOLERANCE_PX,
+        XSCALE=scale,  # GDAL would estimate it for each block anew, and a block's edges would show
+        YSCALE=scale,
         **given,
     ) as view:
         return np.asarray(view.read(band), np.float32)
