@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import zarr
 from numpy.typing import NDArray
 
 from skyframe.data.cube import NODATA, partial_path, tile_px
@@ -124,6 +125,9 @@ def _write(source: Source, spec: CubeSpec, path: Path, tick: Tick, where: str, s
         tick(done, len(work), name)
     if share:
         return partial_path(path)
+    for layer in source.layers:
+        if layer.modality.name in unseen:
+            _check_written(layer, partial_path(path), where)
     for name, values in source.labels.items():
         writer.write_label(name, values)
     return writer.finish()
@@ -162,8 +166,19 @@ def _check_observed(layer: Layer, where: str) -> None:
         if np.any(flags != NODATA):
             _check_units(layer, values, flags, where)
             return
+    raise _no_data(layer, where)
+
+
+def _check_written(layer: Layer, partial: Path, where: str) -> None:
+    """Refuse a modality all of whose blocks were written without one pixel of data."""
+    flags = zarr.open_array(partial / layer.modality.name / "valid", mode="r")
+    if not any(np.any(flags[:, y : y + height, x : x + width]) for y, x, height, width in blocks_of(layer)):
+        raise _no_data(layer, where)
+
+
+def _no_data(layer: Layer, where: str) -> InputError:
     pixels = len(layer.days) * layer.shape_px[0] * layer.shape_px[1]
-    raise InputError(
+    return InputError(
         f"{where}: {layer.modality.name} has no data, all {pixels} pixels in {len(layer.days)} dates are missing, "
         f"expected at least one; give another file or a spec without {layer.modality.name}"
     )

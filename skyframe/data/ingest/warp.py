@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +39,7 @@ ATTEMPTS = 4
 """Reads of one window before its failure is final, each with GDAL's own retries of HTTP 429 and 5xx inside."""
 
 TOLERANCE_PX = 1e-9
-"""How far a reprojected place may be off: nothing, so that a pixel does not depend on the block that it is read in. With
+"""How far a reprojected place may be off: nothing, so that a pixel does not depend on the block it is read in. With
 GDAL's 0.125 it does; that is five times as fast, for scenes of another zone alone. 0 is refused by rasterio."""
 
 RETRY_DELAY_S = 0.5
@@ -92,7 +96,7 @@ def read_window(
     attempts = ATTEMPTS if href.startswith(REMOTE) else 1
     for attempt in range(1, attempts + 1):
         try:
-            with rasterio.Env(**options), rasterio.open(href) as source:
+            with rasterio.Env(**options), _whole_header(href), rasterio.open(href) as source:
                 return _warp(source, band, box, resampling, nodata, where)
         except RasterioError as error:
             said = " ".join(str(error.__cause__ or error).split())
@@ -105,6 +109,31 @@ def read_window(
                 "fetched, then start the same command again to continue"
             ) from error
     raise AssertionError("every try returns or raises")
+
+
+@contextmanager
+def _whole_header(href: str) -> Iterator[None]:
+    """Raise where GDAL read on without a tag that it could not fetch: nodata or place would be lost silently."""
+    from rasterio.errors import RasterioIOError
+
+    lost: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.thread == threading.get_ident() and "tag ignored" in record.getMessage():
+                lost.append(record.getMessage())
+
+    said, listener = logging.getLogger("rasterio._env"), Listener()
+    said.addHandler(listener)
+    try:
+        yield
+    except InputError:
+        if not lost:
+            raise
+    finally:
+        said.removeHandler(listener)
+    if lost:
+        raise RasterioIOError(lost[0])
 
 
 def _warp(
