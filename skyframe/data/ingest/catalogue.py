@@ -114,7 +114,9 @@ def _items(
     from pystac_client.warnings import PystacClientWarning
     from urllib3.util import Retry
 
-    retry = Retry(RETRIES, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=None)
+    retry = Retry(
+        RETRIES, connect=2, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=None
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PystacClientWarning)  # a static catalogue says nothing of conformance
         client = Client.open(address, stac_io=StacApiIO(max_retries=retry, timeout=TIMEOUT_S))

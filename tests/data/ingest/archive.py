@@ -13,6 +13,8 @@ import rasterio
 from rasterio.transform import from_origin
 from rasterio.warp import transform_bounds
 
+from tests.data.ingest.scene_server import collection
+
 TARGET = "EPSG:32631"
 LEFT, TOP = 697_000.0, 5_600_000.0  # about 5.8 E, 50.5 N, near the seam of zones 31 and 32 at 6 E
 PIXELS = 320
@@ -101,10 +103,44 @@ def static_catalogue(folder: Path, items) -> Path:
             assets = {k: a | {"href": f"../{a['href'].split('/', 3)[3]}"} for k, a in i["assets"].items()}
             (folder / name / f"{i['id']}.json").write_text(json.dumps(i | {"assets": assets}))
         links = [{"rel": "item", "href": f"./{i['id']}.json"} for i in own]
-        from tests.data.ingest.scene_server import collection
-
         (folder / name / "collection.json").write_text(json.dumps(collection(name, ".") | {"links": links}))
     links = [{"rel": "child", "href": f"./{name}/collection.json"} for name in names]
     root = {"type": "Catalog", "id": "files", "stac_version": "1.0.0", "description": "files", "links": links}
     (folder / "catalog.json").write_text(json.dumps(root))
     return folder / "catalog.json"
+
+
+def search_words(place, url="archive/catalog.json", layer="", area="bbox: [5.7, 50.4, 5.9, 50.6]", crs=TARGET):
+    """Words that ingest one item of a static catalogue of files, some words of whose query are changed."""
+    found = item("scene", "2021-06-01T10:40:00Z", "sentinel-2-l2a", {"red": "http://nowhere/red.tif"})
+    (place.here / "archive").mkdir()
+    static_catalogue(place.here / "archive", [found])
+    text = f"url: {url}\narea: {{crs: '{crs}', {area}}}\ndatetime: 2021-01-01/2021-12-31\n"
+    (place.here / "q.yaml").write_text(text + f"layers: {{s2: {{collection: sentinel-2-l2a, {layer}}}}}\n")
+    spec = {"kind": "series", "gsd_m": 10, "units": "reflectance", "dtype": "uint16", "bands": [{"name": "B02"}]}
+    (place.here / "spec.yaml").write_text(json.dumps({"name": "a", "description": "a", "modalities": {"s2": spec}}))
+    return ["ingest", "stac", "q.yaml", "out.zarr", "--spec", "spec.yaml"]
+
+
+WRONG_SEARCHES = [
+    (
+        "typo in a search",
+        lambda p: search_words(p, layer="max_clouds: 9"),
+        "unknown key 'max_clouds'; did you mean 'max_",
+    ),
+    ("search that finds nothing", lambda p: search_words(p, area="bbox: [1, 1, 2, 2]"), "finds no item of sentinel-2"),
+    (
+        "item without an asset",
+        lambda p: search_words(p),
+        "band B02 from asset B02 or blue or B02_10m, the item has only red",
+    ),
+    ("search in degrees", lambda p: search_words(p, crs="EPSG:4326"), "'EPSG:4326' is not projected"),
+    (
+        "server that is not there",
+        lambda p: search_words(p, "http://127.0.0.1:9/v1"),
+        "does not answer as a STAC catalogue",
+    ),
+    ("search that is not there", lambda p: ["ingest", "stac", "q.yaml", "out.zarr"], "q.yaml: no such file"),
+    ("part that is none", lambda p: [*search_words(p), "--part", "3/2"], "--part: got '3/2', expected K/N"),
+]
+"""Rows of the table of wrong inputs to the command line: name, words, what the one sentence says."""
