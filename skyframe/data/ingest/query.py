@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from skyframe.data.ingest.mask import Mask
 from skyframe.data.ingest.scenes import Bounds, Sampling, bounds_of
@@ -46,8 +46,8 @@ class LayerQuery:
     `collection`, `url`, `max_cloud` (percent) and `filter` (property: value) choose STAC items. `assets`: band of the
     spec -> asset key (STAC) or the pattern's `{band}`, or the number of a band within a file. `scale` and `offset`:
     physical value = stored * scale + offset, where the archive does not say so itself. `nodata`: of the source.
-    `boa_offset`: Sentinel-2's offset in stored units, where the archive says it wrongly. `power`: backscatter is linear
-    in the files.
+    `boa_offset`: Sentinel-2's offset in stored units, where the archive says it wrongly. `sign`: by whose
+    tokens addresses are signed. `power`: backscatter is linear in the files.
     """
 
     collection: str = ""
@@ -62,6 +62,7 @@ class LayerQuery:
     offset: float | None = None
     nodata: float | None = None
     boa_offset: float | None = None
+    sign: Literal["", "planetary_computer"] = ""
     power: bool = True
 
     def __post_init__(self) -> None:

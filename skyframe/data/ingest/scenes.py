@@ -21,7 +21,7 @@ from skyframe.data.cube import NODATA, tile_px
 from skyframe.data.ingest.mask import Mask, flags_by
 from skyframe.data.ingest.source import Block, Layer
 from skyframe.data.ingest.units import flags_of, power_to_db, to_integers, to_reflectance
-from skyframe.data.ingest.warp import Box, read_window
+from skyframe.data.ingest.warp import Box, read_window, signed_address
 from skyframe.spec import Grid, InputError, Modality, side_pixels
 
 SAME_PASS = timedelta(minutes=15)
@@ -39,13 +39,15 @@ Bounds = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Asset:
-    """One band of a scene: where it lies, and physical value = stored * `scale` + `offset`."""
+    """One band of a scene: where it lies, and physical value = stored * `scale` + `offset`; `sign`: the collection
+    whose tokens open the address, where it has to be signed."""
 
     href: str
     band: int = 1
     scale: float = 1.0
     offset: float = 0.0
     nodata: float | None = None
+    sign: str = ""
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,8 @@ def _read_scene(
 
 def _window(name: str, *, scene: Scene, box: Box, at: str, resampling: str) -> NDArray[np.float32]:
     asset = scene.assets[name]
-    return read_window(asset.href, asset.band, box, resampling, asset.nodata, f"{scene.id}: {name} for {at}")
+    href = signed_address(asset.href, asset.sign) if asset.sign else asset.href
+    return read_window(href, asset.band, box, resampling, asset.nodata, f"{scene.id}: {name} for {at}")
 
 
 def to_stored(

@@ -117,7 +117,8 @@ def _scene(
             scale, offset = scale_and_offset(item["id"], properties, declared, layer, band in product.optical)
         nodata = asset.get("nodata", declared.get("nodata", product.nodata))
         nodata = layer.nodata if layer.nodata is not None and name != MASK else nodata
-        assets[name] = Asset(asset["href"], 1, scale, offset, None if nodata is None else float(nodata))
+        sign = layer.collection if layer.sign else ""
+        assets[name] = Asset(asset["href"], 1, scale, offset, None if nodata is None else float(nodata), sign)
     track = (str(properties.get(k, "")) for k in ("platform", "sat:orbit_state", "sat:relative_orbit"))
     bounds, own_crs = _place(item, assets, crs)
     return Scene(item["id"], when_of(item), assets, bounds, own_crs, " ".join(track).strip(), baseline_of(properties))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ GDAL_OPTIONS: dict[str, str | int] = {
     "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
     "CPL_VSIL_CURL_USE_HEAD": "NO",  # a signed address may be read, not asked about
-    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/",  # a failed or cut answer must not be served again from memory
+    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsicurl?",  # a failed or cut answer must not be served again from memory
 }
 """What is set for every read; a variable of the same name in the environment goes first."""
 
@@ -104,11 +105,23 @@ def read_window(
                 time.sleep(RETRY_DELAY_S * 2 ** (attempt - 1))
                 continue
             raise InputError(
-                f"{where}: {href.split('?')[0]} cannot be read after {attempt} "
+                f"{where}: {plain_address(href)} cannot be read after {attempt} "
                 f"{'try' if attempt == 1 else 'tries'} ({said}), expected a whole raster; see that it can be "
                 "fetched, then start the same command again to continue"
             ) from error
     raise AssertionError("every try returns or raises")
+
+
+def signed_address(href: str, collection: str) -> str:
+    """An address that GDAL signs when it opens it, by Planetary Computer's tokens for a collection."""
+    return f"/vsicurl?pc_url_signing=yes&pc_collection={quote(collection, safe='')}&url={quote(href, safe='')}"
+
+
+def plain_address(href: str) -> str:
+    """An address without signature, for messages."""
+    if href.startswith("/vsicurl?"):
+        href = parse_qs(href.partition("?")[2])["url"][0]
+    return href.split("?")[0]
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 `python -m tests.data.ingest.scene_server FOLDER` serves FOLDER over HTTP with byte ranges, prints its port, and answers
 `/api` as a STAC API from FOLDER/items.json, three items a page. `/fault?path=P&kind=K&times=N` makes the next N
 requests of P fail: `500`, `cut` (half of a body), `cut_tile` (half of a body that is not the file's beginning). `/seen`
-counts the requests of each path.
+counts the requests of each path. /signed/P is P for those who bring the token that /token/sentinel-1-rtc gives.
 """
 
 import json
@@ -44,6 +44,12 @@ class Archive(BaseHTTPRequestHandler):
             return self.answer_json({})
         if url.path == "/seen":
             return self.answer_json(dict(self.seen))
+        if url.path.startswith("/token/"):
+            return self.answer_json({"msft:expiry": "2099-01-01T00:00:00Z", "token": f"sig={url.path[7:]}&x=1"})
+        if url.path.startswith("/signed/"):
+            if words.get("sig") != "sentinel-1-rtc":
+                return self.answer(403, b"not signed", "text/plain")
+            url = url._replace(path=url.path.removeprefix("/signed"))
         kind = self.next_fault(url.path)
         if kind == "500":
             return self.answer(500, b"out of order", "text/plain")

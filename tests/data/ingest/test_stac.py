@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -195,6 +196,22 @@ def test_a_scene_that_is_gone_is_not_tried_again(archive, tmp_path):
     kept["items"]["s1"][0]["assets"]["vv"]["href"] = f"{host}/lost.tif"
     (tmp_path / "kept.json").write_text(json.dumps(kept))
     with pytest.raises(InputError, match=r"lost\.tif cannot be read after 1 try .*404"):
+        ingest(*words[:2], tmp_path / "b.zarr", words[3])
+
+
+def test_signed_addresses(archive, cube, tmp_path, impatient, monkeypatch):
+    _, host = archive
+    words = write_query(tmp_path, host, spec=only("s1"), items="kept.json", s1={"sign": "planetary_computer"})
+    monkeypatch.setenv("VSICURL_PC_SAS_TOKEN_URL", f"{host}/token/")
+    ingest(*words, part="1/1")
+    shutil.rmtree(tmp_path / "cube.zarr.partial")
+    kept = (tmp_path / "kept.json").read_text()
+    (tmp_path / "kept.json").write_text(kept.replace(f"{host}/up", f"{host}/signed/up"))
+    ask(f"{host}/fault?path=/up/vv.tif&kind=500&times=9")
+    signed = open_cube(ingest(*words))
+    assert np.array_equal(layer_of(signed, "s1")[0], layer_of(cube, "s1")[0])
+    write_query(tmp_path, host, spec=only("s1"), items="kept.json")
+    with pytest.raises(InputError, match=r"up: VV for s1: .*/signed/up/vv\.tif cannot be read after 1 try .*403"):
         ingest(*words[:2], tmp_path / "b.zarr", words[3])
 
 
