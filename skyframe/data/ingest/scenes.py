@@ -194,7 +194,8 @@ def _mosaic(
             return
         found, seen = _read_scene(modality, scene, sampling, box, corner)
         new = (flags == NODATA) & (seen != NODATA)
-        values[:, new], flags[new] = found[:, new], seen[new]
+        np.copyto(values, found, where=new, casting="no")
+        np.copyto(flags, seen, where=new)
 
 
 def _read_scene(
