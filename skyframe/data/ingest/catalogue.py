@@ -87,7 +87,7 @@ def _search(query: Query, layer: LayerQuery, path: Path, degrees: Bounds, name: 
     first, last = period(query.datetime, path.name)
     try:
         items = _items(address, layer.collection, degrees, first, last, path.name)
-        found = [item for item in items if _fits(item, layer, degrees, first, last)]
+        found = [item for item in items if fits(item, layer, degrees, first, last)]
     except (APIError, RequestException, STACError, OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -144,7 +144,7 @@ def _plain(items: Iterable[Item]) -> Iterator[dict[str, Any]]:
         yield item.to_dict(include_self_link=False, transform_hrefs=False)
 
 
-def _fits(item: dict[str, Any], layer: LayerQuery, degrees: Bounds, first: datetime, last: datetime) -> bool:
+def fits(item: dict[str, Any], layer: LayerQuery, degrees: Bounds, first: datetime, last: datetime) -> bool:
     """Filters that not every server knows are applied here, so that all of them give the same items."""
     properties = item["properties"]
     box = item["bbox"]
