@@ -122,6 +122,7 @@ def _write(source: Source, spec: CubeSpec, path: Path, tick: Tick, where: str, s
                 _check_units(layer, values, flags, where)
                 unseen.remove(name)
             writer.write(name, *block[:2], values, flags)
+            del values, flags  # before the next block is read, not after
         tick(done, len(work), name)
     if share:
         return partial_path(path)
