@@ -58,13 +58,28 @@ def simulate(cube: Path, extent: str, seed: int, climate: str, origin: str, year
 @click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.argument("cube", type=click.Path(path_type=Path))
 @click.option("--spec", default=None, help="name in data_specs/ or a YAML file; the kind's own by default")
-def ingest(kind: str, sources: tuple[Path, ...], cube: Path, spec: str | None) -> None:
-    """Turn real files into a cube: KIND is worldcereal, gfmap or treesatai."""
+@click.option(
+    "--part",
+    default=None,
+    metavar="K/N",
+    help="write the K-th of N parts of the blocks; afterwards run once without it to finish",
+)
+def ingest(kind: str, sources: tuple[Path, ...], cube: Path, spec: str | None, part: str | None) -> None:
+    """Turn real files into a cube; started again after an interruption, it continues.
+
+    \b
+    KIND         SOURCES
+    worldcereal  one netCDF: monthly Sentinel-2 and -1, weather, terrain
+    gfmap        netCDFs of Sentinel-2 and Sentinel-1 on their own dates
+    treesatai    HDF5 and TIFF of one patch
+    stac         a YAML that says what to search on which STAC server
+    geotiff      a YAML that describes a folder of dated GeoTIFF scenes
+    """
     from skyframe.data.ingest import ingest as run
 
     with _progress("ingest") as bar:
-        path = run(kind, sources, cube, spec, bar)
-    click.echo(f"wrote {path}")
+        path = run(kind, sources, cube, spec, bar, part)
+    click.echo(f"wrote {'part ' + part + ' of ' if part else ''}{path}")
 
 
 @cli.command()

@@ -17,6 +17,7 @@ from skyframe.cli import main
 from skyframe.spec import CubeSpec
 from skyframe.train.checkpoint import latest
 from tests.data.cubes import tiny_cube
+from tests.data.ingest.archive import WRONG_SEARCHES
 from tests.data.ingest.sources import (
     signed,
     treesatai_series,
@@ -240,6 +241,7 @@ WRONG: list[Wrong] = [
     ("wrong band count", triple_with_three_bands, "3 bands"),
     ("unknown source spec", lambda p: [*p.worldcereal(), "--spec", "moon"], "data_specs: no file 'moon'"),
     ("ingest onto a cube", lambda p: [*p.worldcereal()[:-1], str(p.cube())], "already exists, expected a new path"),
+    *WRONG_SEARCHES,
     # simulation
     ("extent that is none", lambda p: sized(p, "ten"), "--extent: got 'ten', expected two numbers such as 10x10"),
     ("extent without size", lambda p: sized(p, "0x1"), "expected at least 10 m a side"),

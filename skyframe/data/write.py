@@ -5,10 +5,12 @@ A killed writer is resumed by starting it again with the same description: shard
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -91,7 +93,17 @@ class CubeWriter:
         if DESCRIPTION not in there:
             self._replace(self._root / DESCRIPTION, json.dumps(description).encode())
         (self._root / MANIFEST).unlink(missing_ok=True)  # what it lists may change from here on
-        create_root(self._root, self.spec.name)
+        aside = self._aside()
+        create_root(aside, self.spec.name)
+        for name in ("zarr.json", "truth/zarr.json"):
+            if not (self._root / name).exists():
+                (self._root / name).parent.mkdir(exist_ok=True)
+                os.replace(aside / name, self._root / name)
+
+    def _aside(self) -> Path:
+        """A path of one's own to make things in: writers that start at one moment do not undo each other, and their
+        process numbers may be equal on two machines."""
+        return self._root / _TEMPORARY / uuid.uuid4().hex
 
     def create(self, modality: str, days: NDArray[np.int32]) -> None:
         """Add a modality with its dates; the same again after a resume.
@@ -116,6 +128,11 @@ class CubeWriter:
             )
         days = days.astype(np.int32)
         values, valid = array_layouts(stored, len(days), self.grid, self.codec)
+        if not (self._root / modality).exists():
+            aside = self._aside()
+            create_modality(aside, stored, self.grid, days, values, valid)
+            with contextlib.suppress(OSError):  # another writer was first: what it made is compared below
+                os.rename(aside / modality, self._root / modality)
         before = create_modality(self._root, stored, self.grid, days, values, valid)
         if not np.array_equal(before, days):
             raise InputError(
@@ -206,7 +223,7 @@ class CubeWriter:
         self._layouts[layout.name] = layout
 
     def _replace(self, file: Path, content: bytes) -> None:
-        temporary = self._root / _TEMPORARY / f"{os.getpid()}"
+        temporary = self._aside()
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(content)
         os.replace(temporary, file)

@@ -1,6 +1,9 @@
 """Restarts from every kill point of the writer to the same bytes, and pixels that a modality's nodata marks."""
 
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +12,10 @@ import zarr
 
 from skyframe.data import write
 from skyframe.data.cube import open_cube
+from skyframe.data.read import read_series
 from skyframe.data.write import DESCRIPTION, CubeWriter
-from skyframe.spec import Band, CubeSpec, InputError, Modality
+from skyframe.spec import Band, CubeSpec, InputError, Modality, Window
+from tests.data import race
 from tests.data.cubes import DAYS, tiny_cube, tiny_grid, tiny_spec, tiny_values
 
 NAMES = ("s2", "s1")
@@ -156,3 +161,18 @@ def test_a_cube_whose_nodata_is_nan_is_resumed(tmp_path):
     values, flags = np.full((4, 2, 64, 70), np.nan, np.float32), np.ones((4, 64, 70), np.uint8)
     with pytest.raises(InputError, match="a clear pixel is not a finite number; flag it 0"):
         writer.write("s2", 0, 0, values, flags)
+
+
+@pytest.mark.parametrize("attempt", range(2))
+def test_writers_that_start_at_one_moment_lose_nothing(tmp_path, attempt):
+    """Six real processes create the same arrays and write blocks of their own."""
+    command = [sys.executable, "-m", "tests.data.race", str(tmp_path / "cube")]
+    moment = str(time.time() + 4)
+    running = [subprocess.Popen([*command, str(k), "6", moment], stderr=subprocess.PIPE, text=True) for k in range(6)]
+    said = [process.communicate(timeout=120)[1] for process in running]
+    assert [process.returncode for process in running] == [0] * 6, "\n".join(said)
+    writer, blocks = race.write_part(tmp_path / "cube", 16, 1)  # writes none
+    assert [block for block in blocks if not writer.is_written(*block)] == []
+    cube = open_cube(writer.finish())
+    series = read_series(cube, Window("cube", 0, 0, 5120))
+    assert {name: np.unique(s.values).tolist() for name, s in series.items()} == {f"m{i}": [i + 1] for i in range(4)}

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import zarr
+from numpy.typing import NDArray
 
-from skyframe.data.cube import NODATA, tile_px
-from skyframe.data.ingest import gfmap, treesatai, worldcereal
+from skyframe.data.cube import NODATA, partial_path, tile_px
+from skyframe.data.ingest import geotiff, gfmap, stac, treesatai, worldcereal
+from skyframe.data.ingest.placed import check_restart
 from skyframe.data.ingest.source import Block, Layer, Source
 from skyframe.data.ingest.units import check_plausible
+from skyframe.data.manifest import MANIFEST
 from skyframe.data.write import CubeWriter
 from skyframe.spec import CubeSpec, InputError, did_you_mean
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-SOURCES: dict[str, Callable[[Sequence[Path], CubeSpec, ExitStack], Source]] = {
+SOURCES: dict[str, Callable[[Sequence[Path], CubeSpec, ExitStack], Source | dict[str, Source]]] = {
     "worldcereal": worldcereal.open_source,
     "gfmap": gfmap.open_source,
     "treesatai": treesatai.open_source,
+    "stac": stac.open_source,
+    "geotiff": geotiff.open_source,
 }
-"""Source kind -> the function that opens its files. The spec of the same name in data_specs/ goes with it."""
+"""Source kind -> the function that opens its files: one source, or several by cube name. The spec of the same name in
+data_specs/, where there is one, goes with it."""
 
 Tick = Callable[[int, int, str], None]
 """Called after every block with blocks done, blocks in all and the modality's name."""
@@ -37,6 +45,7 @@ def ingest(
     cube_path: Path | str,
     spec_name: str | Path | None = None,
     progress: Tick | Progress | None = None,
+    part: str | None = None,
 ) -> Path:
     """Write one cube from the files of one place; run again after an interruption, it continues.
 
@@ -46,12 +55,16 @@ def ingest(
     Args:
         source_kind: a key of `SOURCES`.
         source_paths: the file or files of the place.
-        cube_path: where the cube will be; must not exist.
+        cube_path: where the cube will be; must not exist. Where the source is cut into cubes, a folder for them;
+            finished ones in it are kept.
         spec_name: name or path of a cube spec, by default the one named like the kind; its bands are taken.
         progress: called after every block, or a `rich.progress.Progress`, which gets a task of its own.
+        part: "K/N": write only the K-th of N parts of the blocks and leave the cube unfinished, so that N processes
+            share the work; the same call without it writes what is missing and finishes. Of several cubes, the K-th
+            part are whole cubes.
 
     Returns:
-        Path of the finished cube.
+        Path of the finished cube, of the unfinished one after a part, or of the folder of several.
 
     Raises:
         InputError: unknown kind, a bad file, a modality without one valid pixel, implausible units, or a cube there.
@@ -61,27 +74,61 @@ def ingest(
             f"ingest: no source kind {source_kind!r}, expected one of "
             f"{', '.join(SOURCES)}{did_you_mean(source_kind, SOURCES)}"
         )
+    share = _share(part)
     _check_extra()
     spec = CubeSpec.load(spec_name or source_kind)
     listed = [source_paths] if isinstance(source_paths, str | Path) else list(source_paths)
+    where, path = ", ".join(Path(p).name for p in listed), Path(cube_path)
     with ExitStack() as files:
-        source = SOURCES[source_kind]([Path(p) for p in listed], spec, files)
-        for layer in source.layers:
-            _check_observed(layer, ", ".join(Path(p).name for p in listed))
-        return _write(source, spec, Path(cube_path), _tick(progress, Path(cube_path).name))
+        sources = SOURCES[source_kind]([Path(p) for p in listed], spec, files)
+        if isinstance(sources, Source):
+            return _write(sources, spec, path, _tick(progress, path.name), where, share)
+        first, step = share or (1, 1)
+        for name in list(sources)[first - 1 :: step]:
+            if not (path / name).exists():
+                _write(sources[name], spec, path / name, _tick(progress, name), where, None)
+        return path
 
 
-def _write(source: Source, spec: CubeSpec, path: Path, tick: Tick) -> Path:
+def _share(part: str | None) -> tuple[int, int] | None:
+    if part is None:
+        return None
+    found = re.fullmatch(r"(\d+)/(\d+)", part)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise InputError(f"--part: got {part!r}, expected K/N with K from 1 to N, such as 3/16; correct it")
+    return int(found[1]), int(found[2])
+
+
+def _write(source: Source, spec: CubeSpec, path: Path, tick: Tick, where: str, share: tuple[int, int] | None) -> Path:
+    for layer in source.layers:
+        if not layer.block_px:
+            _check_observed(layer, where)
+    if share and (partial_path(path) / MANIFEST).exists():
+        raise InputError(
+            f"{partial_path(path)}: is being finished, expected parts to be over; start the command without --part"
+        )
+    check_restart(path, source.about)
     writer = CubeWriter(path, spec, source.grid, source.about)
-    work = [(layer, block) for layer in source.layers for block in blocks_of(layer)]
     for layer in source.layers:
         writer.create(layer.modality.name, layer.days)
-    for done, (layer, (y, x, height, width)) in enumerate(work, start=1):
+    first, step = share or (1, 1)
+    work = [(layer, block) for layer in source.layers for block in blocks_of(layer)][first - 1 :: step]
+    unseen = {layer.modality.name for layer in source.layers if layer.block_px}
+    for done, (layer, block) in enumerate(work, start=1):
         name = layer.modality.name
-        if not writer.is_written(name, y, x):
-            values, flags = _read(layer, (y, x, height, width))
-            writer.write(name, y, x, values, flags)
+        if not all(writer.is_written(name, y, x) for y, x in _shards_of(layer, block)):
+            values, flags = _read(layer, block)
+            if name in unseen and np.any(flags != NODATA):
+                _check_units(layer, values, flags, where)
+                unseen.remove(name)
+            writer.write(name, *block[:2], values, flags)
+            del values, flags  # before the next block is read, not after
         tick(done, len(work), name)
+    if share:
+        return partial_path(path)
+    for layer in source.layers:
+        if layer.modality.name in unseen:
+            _check_written(layer, partial_path(path), where)
     for name, values in source.labels.items():
         writer.write_label(name, values)
     return writer.finish()
@@ -89,11 +136,18 @@ def _write(source: Source, spec: CubeSpec, path: Path, tick: Tick) -> Path:
 
 def blocks_of(layer: Layer) -> Iterator[tuple[int, int, int, int]]:
     """Blocks (row, column, height, width in pixels) on the cube's shard grid, ragged at the far edges."""
-    _, step = tile_px(layer.modality.gsd_m)
+    step = layer.block_px or tile_px(layer.modality.gsd_m)[1]
     rows, columns = layer.shape_px
     for y in range(0, rows, step):
         for x in range(0, columns, step):
             yield y, x, min(step, rows - y), min(step, columns - x)
+
+
+def _shards_of(layer: Layer, block: tuple[int, int, int, int]) -> Iterator[tuple[int, int]]:
+    """Upper-left pixels of the shards of a block."""
+    y, x, height, width = block
+    step = tile_px(layer.modality.gsd_m)[1]
+    return ((row, column) for row in range(y, y + height, step) for column in range(x, x + width, step))
 
 
 def _read(layer: Layer, block: tuple[int, int, int, int]) -> Block:
@@ -111,15 +165,28 @@ def _check_observed(layer: Layer, where: str) -> None:
     for block in blocks_of(layer):
         values, flags = _read(layer, block)
         if np.any(flags != NODATA):
-            check_plausible(
-                values, flags, layer.modality.scale, layer.modality.units, f"{where}: {layer.modality.name}"
-            )
+            _check_units(layer, values, flags, where)
             return
+    raise _no_data(layer, where)
+
+
+def _check_written(layer: Layer, partial: Path, where: str) -> None:
+    """Refuse a modality all of whose blocks were written without one pixel of data."""
+    flags = zarr.open_array(partial / layer.modality.name / "valid", mode="r")
+    if not any(np.any(flags[:, y : y + height, x : x + width]) for y, x, height, width in blocks_of(layer)):
+        raise _no_data(layer, where)
+
+
+def _no_data(layer: Layer, where: str) -> InputError:
     pixels = len(layer.days) * layer.shape_px[0] * layer.shape_px[1]
-    raise InputError(
+    return InputError(
         f"{where}: {layer.modality.name} has no data, all {pixels} pixels in {len(layer.days)} dates are missing, "
         f"expected at least one; give another file or a spec without {layer.modality.name}"
     )
+
+
+def _check_units(layer: Layer, values: NDArray[Any], flags: NDArray[np.uint8], where: str) -> None:
+    check_plausible(values, flags, layer.modality.scale, layer.modality.units, f"{where}: {layer.modality.name}")
 
 
 def _check_extra() -> None:

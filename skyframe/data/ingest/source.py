@@ -27,12 +27,15 @@ class Layer:
     """One modality of a source.
 
     `days` int32 `[T]`; `shape_px` rows and columns; `read(y_px, x_px, height_px, width_px)` gives one block.
+    `block_px` is the side of the blocks to read, whole shards (0: one shard); a source that sets it is costly to read
+    and is checked block by block as it is written, not beforehand.
     """
 
     modality: Modality
     days: NDArray[np.int32]
     shape_px: tuple[int, int]
     read: Callable[[int, int, int, int], Block]
+    block_px: int = 0
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyframe.data.cube import CLEAR, NODATA
-from skyframe.spec import InputError
+from skyframe.spec import InputError, Modality
 
 MISSING_U16 = 65535
 """openEO's whole-range cast leaves 65535 where an unsigned 16-bit pixel is missing; no attribute says so."""
@@ -61,7 +61,9 @@ def missing(values: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray(values == MISSING_U16) if values.dtype == np.uint16 else np.zeros(values.shape, bool)
 
 
-def to_reflectance(values: NDArray[Any], where: str) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
+def to_reflectance(
+    values: NDArray[Any], where: str, black_is_nodata: bool = True
+) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
     """Sentinel-2 digital numbers (reflectance x 10000) as stored values.
 
     Stored integers hold no negative number: a float from -500 (reflectance -0.05) to 0 is stored as 0, a dark pixel.
@@ -69,17 +71,19 @@ def to_reflectance(values: NDArray[Any], where: str) -> tuple[NDArray[np.uint16]
     Args:
         values: `[T, C, h, w]` int16, uint16 or float.
         where: file and modality, for the message.
+        black_is_nodata: 0 in all bands is missing (Level-2A's own nodata); False where NaN alone says so, as after
+            an offset was subtracted.
 
     Returns:
         uint16 `[T, C, h, w]`, 0 where missing, and missing bool `[T, h, w]`: some band absent or below -500, or all
-        bands 0 (Level-2A's own nodata; a single 0 is a dark pixel).
+        bands 0 (a single 0 is a dark pixel).
 
     Raises:
         InputError: another dtype.
     """
     values = as_unsigned(values, where)
     gone = missing(values) | (values < LOWEST_CODE)
-    lost = np.asarray(gone.any(axis=1) | (values == 0).all(axis=1))
+    lost = np.asarray(gone.any(axis=1) | (black_is_nodata & (values == 0).all(axis=1)))
     whole = np.where(gone, 0, values) if values.dtype.kind == "u" else np.rint(np.where(gone, 0, values))
     stored = np.clip(whole, 0, MISSING_U16 - 1).astype(np.uint16)
     return np.where(lost[:, None], np.uint16(0), stored), lost
@@ -122,6 +126,29 @@ def _store_db(db: NDArray[np.float64], gone: NDArray[np.bool_]) -> tuple[NDArray
     lost = np.asarray((gone | (db < SAR_FLOOR_DB)).any(axis=1))
     stored = np.rint(db * 100.0).clip(-32767, 32767).astype(np.int16)
     return np.where(lost[:, None], np.int16(0), stored), lost
+
+
+def to_integers(values: NDArray[np.float64], modality: Modality, where: str) -> NDArray[np.generic]:
+    """Stored values in a modality's dtype: rounded where it is an integer, 0 where NaN.
+
+    Args:
+        values: any shape, in stored units, NaN where missing.
+        modality: whose dtype.
+        where: file and modality, for the message.
+
+    Raises:
+        InputError: a value that the dtype cannot hold.
+    """
+    present = np.where(np.isnan(values), 0.0, values)
+    if np.dtype(modality.dtype).kind == "f":
+        return present.astype(modality.dtype)
+    bounds, whole = np.iinfo(modality.dtype), np.rint(present)
+    if whole.size and (whole.min() < bounds.min or whole.max() > bounds.max):
+        raise InputError(
+            f"{where}: stored values run from {whole.min():g} to {whole.max():g}, expected {bounds.min} to "
+            f"{bounds.max} of {modality.dtype}; correct scale and offset of the source or of the spec"
+        )
+    return whole.astype(modality.dtype)
 
 
 def flags_of(lost: NDArray[np.bool_]) -> NDArray[np.uint8]:
