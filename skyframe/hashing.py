@@ -29,7 +29,7 @@ def hash64(*parts: int | str) -> int:
 
 
 def hash_many(*parts: int | str | NDArray[np.integer[Any]]) -> Hashes:
-    """`hash64` for every element of the parts that are arrays (`[n]`, the others are the same for all): uint64 `[n]`."""
+    """`hash64` for each element of the parts that are arrays `[n]`, the others being the same for all: uint64 `[n]`."""
     state = np.zeros(1, np.uint64)
     for part in parts:
         if isinstance(part, str):

@@ -16,6 +16,7 @@ from skyframe.hashing import GOLDEN, MASK, MIX1, MIX2, hash64, permute_index
 
 __all__ = ["Draw", "generator", "hash64", "permute_index", "uniform"]
 
+
 def _signed(value: int) -> int:
     """The int64 with the same bits, as torch has no uint64 arithmetic."""
     return value - (1 << 64) if value >= 1 << 63 else value

@@ -12,8 +12,8 @@ from skyframe.data.cube import whole_pixels
 from skyframe.data.table import CubeTable, Layer
 from skyframe.spec import KINDS, InputError
 
-AT_ONCE = 1 << 19
-"""Blocks looked at together: bounds the memory of counting (about 60 MB)."""
+AT_ONCE = 1 << 17
+"""Blocks looked at together: bounds the memory of counting (about 15 MB)."""
 
 SLACK = 1e-9
 """Of a division that should come out even."""
@@ -33,9 +33,7 @@ class WindowGrids:
     across: NDArray[np.int64]  # blocks side by side
     down: NDArray[np.int64]
 
-    def first(
-        self, row: NDArray[np.intp], block: NDArray[np.int64], extent: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
+    def first(self, row: NDArray[np.intp], block: NDArray[np.int64], extent: NDArray[np.int64]) -> NDArray[np.int64]:
         """First window row (or column) of a block row (column), at most `extent`; arrays `[m]`."""
         start = np.ceil(block * self.block_m[row] / self.stride_m - SLACK).astype(np.int64)
         return np.minimum(start, extent[row])
@@ -72,11 +70,12 @@ def lay_out(table: CubeTable, size_m: float, stride_m: float, names: Sequence[st
     if len(small):
         row = int(small[0])
         raise InputError(
-            f"cube {table.names[row]}: is {table.height_m[row]:g} x {table.width_m[row]:g} m, no window of {size_m:g} m "
-            f"fits{_more(small)}; use smaller windows or leave the cube out"
+            f"cube {table.names[row]}: is {table.height_m[row]:g} x {table.width_m[row]:g} m, no window of {size_m:g} "
+            f"m fits{_more(small)}; use smaller windows or leave the cube out"
         )
     rows, columns = (
-        np.floor((extent - size_m) / stride_m + SLACK).astype(np.int64) + 1 for extent in (table.height_m, table.width_m)
+        np.floor((extent - size_m) / stride_m + SLACK).astype(np.int64) + 1
+        for extent in (table.height_m, table.width_m)
     )
     block_m = _block_m(list(chosen.values()), len(table))
     down, across = (
@@ -137,7 +136,7 @@ def _written(
             for dx in range(int((right - left).max())):
                 inside = (top + dy < bottom) & (left + dx < right)
                 bit = np.where(inside, (top + dy) * across + left + dx, 0)
-                octet = layer.bits[layer.start[here] + (bit >> 3)]
+                octet = layer.bits.data[layer.bits.start[here] + (bit >> 3)]
                 out[at] |= inside & (octet >> (7 - (bit & 7)).astype(np.uint8) & 1).astype(bool)
     return out
 

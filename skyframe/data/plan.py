@@ -83,7 +83,7 @@ class WindowPlan:
         self.grids = lay_out(table, size_m, stride_m, names)
         self._row, self._block, self._count = occupied(table, self.grids, names)
         self._offset = np.concatenate([[0], np.cumsum(self.grids.rows * self.grids.columns)])
-        self._visits = visits_of(self._count, table.weight[self._row])
+        self._visits = visits_of(self._count, table.weight, self._row)
         self.num_windows, self.num_shards = int(self._count.sum(dtype=np.int64)), len(self._count)
         sizes, shards = self._visits.sizes()
         visits = int((sizes * shards).sum())
@@ -169,9 +169,7 @@ class WindowPlan:
     def places(self, max_points: int = 2000) -> list[NDArray[np.float64]]:
         """Latitude and longitude (degrees) of the centres of evenly chosen windows, for a region index."""
         ends = np.cumsum(self._count, dtype=np.int64)
-        element = np.unique(
-            np.linspace(0, self.num_windows - 1, min(self.num_windows, max_points)).astype(np.int64)
-        )
+        element = np.unique(np.linspace(0, self.num_windows - 1, min(self.num_windows, max_points)).astype(np.int64))
         shard = np.searchsorted(ends, element, side="right")
         row, block = self._row[shard].astype(np.int64), self._block[shard].astype(np.int64)
         y, x = self.grids.window(row, block, element - ends[shard] + self._count[shard])
@@ -213,7 +211,7 @@ class WindowPlan:
         """Shards of a pass in seeded order, and where each one's stretch of windows ends; the last one is kept."""
         if self._held is None or self._held[0] != (epoch, part):
             draw = hash_many(self.seed, epoch, "shards", part, np.arange(self.num_shards, dtype=np.uint64))
-            order = np.argsort(draw, kind="stable").astype(np.int32)
+            order = np.argsort(draw).astype(np.int32)
             visits = self._visits.of(epoch)[order].astype(np.int64)
             self._held = (epoch, part), order, np.cumsum(_part(visits, part, self.num_passes))
         return self._held[1:]
@@ -227,6 +225,8 @@ def _part(sizes: Ints, part: int, passes: int) -> Ints:
 def _choose_passes(sizes: Ints, shards: Ints, slots: int, windows_per_shard: int) -> int:
     """As many passes as `windows_per_shard` asks for, fewer where slots would meet in a shard or much is lost."""
     total = int((sizes * shards).sum())
+    if int(sizes[-1]) * slots > total:  # then a shard has more windows than an epoch has steps, however it is cut
+        return 1
     for passes in range(-(-int(sizes[-1]) // windows_per_shard), 1, -1):
         parts = [_part(sizes, g, passes) for g in range(passes)]
         windows = [int((part * shards).sum()) for part in parts]

@@ -8,6 +8,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +23,62 @@ ALL_DAYS = Window.start_day, Window.end_day
 
 
 @dataclass(frozen=True)
+class Ragged:
+    """Bytes of different length per row in one array: a hundred thousand Python objects would be slow and large."""
+
+    data: NDArray[np.uint8]
+    start: NDArray[np.int64]  # [n + 1]
+
+    @staticmethod
+    def of(values: Sequence[bytes]) -> Ragged:
+        """From one value per row."""
+        return Ragged(np.frombuffer(b"".join(values), np.uint8), np.cumsum([0, *map(len, values)]))
+
+    def __len__(self) -> int:
+        return len(self.start) - 1
+
+    @property
+    def empty(self) -> NDArray[np.bool_]:
+        """Rows without a byte `[n]`."""
+        return self.start[1:] == self.start[:-1]
+
+    def keep(self, mask: NDArray[np.bool_]) -> Ragged:
+        """The same for the rows of a mask `[n]`."""
+        length = np.diff(self.start)
+        return Ragged(self.data[np.repeat(mask, length)], np.concatenate([[0], np.cumsum(length[mask])]))
+
+
+@dataclass(frozen=True)
+class Texts(Sequence[str]):
+    """One text per row, decoded where it is asked for."""
+
+    packed: Ragged
+
+    @staticmethod
+    def of(values: Sequence[str]) -> Texts:
+        """From Python texts."""
+        return Texts(Ragged.of([value.encode() for value in values]))
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    def __getitem__(self, row: Any) -> Any:
+        start, stop = self.packed.start[row : row + 2].tolist()
+        return self.packed.data[start:stop].tobytes().decode()
+
+    def __iter__(self) -> Iterator[str]:
+        data, ends = self.packed.data.tobytes(), self.packed.start.tolist()
+        return (data[start:stop].decode() for start, stop in pairwise(ends))
+
+
+@dataclass(frozen=True)
 class Layer:
     """One modality of the rows of a table, arrays `[n]`."""
 
     kind: NDArray[np.int8]  # position in KINDS; -1 where the row lacks the modality
     gsd_m: NDArray[np.float64]
     shard_m: NDArray[np.float64]  # side of a shard
-    start: NDArray[np.int64]  # [n + 1]: bytes start[i] to start[i + 1] of `bits` are row i's; none = all is written
-    bits: NDArray[np.uint8]  # shards that were written, row by row of the shard grid, packed
+    bits: Ragged  # shards that were written, row by row of the shard grid, packed; none = every one
 
     @property
     def there(self) -> NDArray[np.bool_]:
@@ -36,22 +88,20 @@ class Layer:
     @property
     def whole(self) -> NDArray[np.bool_]:
         """Rows of which every shard was written `[n]`."""
-        return self.there & (self.start[1:] == self.start[:-1])
+        return self.there & self.bits.empty
 
-    def take(self, rows: NDArray[np.intp]) -> Layer:
-        """The same for some of the rows."""
-        length = (self.start[1:] - self.start[:-1])[rows]
-        start = np.concatenate([[0], np.cumsum(length)])
-        at = np.arange(start[-1]) + np.repeat(self.start[rows] - start[:-1], length)
-        return Layer(self.kind[rows], self.gsd_m[rows], self.shard_m[rows], start, self.bits[at])
+    def keep(self, mask: NDArray[np.bool_]) -> Layer:
+        """The same for the rows of a mask `[n]`."""
+        return Layer(self.kind[mask], self.gsd_m[mask], self.shard_m[mask], self.bits.keep(mask))
 
 
 @dataclass(frozen=True)
 class CubeTable:
     """Rows of cubes as columns `[n]`; lengths in metres of each row's CRS."""
 
-    names: Sequence[str]
-    paths: Sequence[str]
+    names: Texts
+    paths: Texts  # relative to `root`, absolute, or URLs
+    root: str
     crs: Sequence[str]  # the distinct ones
     crs_of: NDArray[np.int32]
     x0_m: NDArray[np.float64]
@@ -68,20 +118,15 @@ class CubeTable:
     def __len__(self) -> int:
         return len(self.names)
 
-    def take(self, rows: NDArray[np.intp]) -> CubeTable:
-        """The same for some of the rows, in the order given."""
-        kept = {
-            key: getattr(self, key)[rows]
-            for key in ("crs_of", "x0_m", "y0_m", "width_m", "height_m", "start_day", "end_day", "source_of", "weight")
-        }
-        names, paths = ([values[row] for row in rows.tolist()] for values in (self.names, self.paths))
-        layers = {name: layer.take(rows) for name, layer in self.layers.items()}
+    def keep(self, mask: NDArray[np.bool_]) -> CubeTable:
+        """The same for the rows of a mask `[n]`."""
+        if mask.all():
+            return self
+        columns = ("crs_of", "x0_m", "y0_m", "width_m", "height_m", "start_day", "end_day", "source_of", "weight")
+        kept = {name: getattr(self, name)[mask] for name in columns}
+        names, paths = (Texts(texts.packed.keep(mask)) for texts in (self.names, self.paths))
+        layers = {name: layer.keep(mask) for name, layer in self.layers.items()}
         return replace(self, names=names, paths=paths, layers=layers, **kept)
-
-    def weighted(self, weight: NDArray[np.float64]) -> CubeTable:
-        """The same with other weights; rows of weight 0 are left out."""
-        table = replace(self, weight=weight)
-        return table if (weight > 0).all() else table.take(np.flatnonzero(weight > 0))
 
 
 def table_of(cubes: Sequence[Cube]) -> CubeTable:
@@ -94,8 +139,9 @@ def table_of(cubes: Sequence[Cube]) -> CubeTable:
 
     names = {name: None for cube in cubes for name in cube.spec.modalities}
     return CubeTable(
-        names=[cube.name for cube in cubes],
-        paths=[str(cube.path) for cube in cubes],
+        names=Texts.of([cube.name for cube in cubes]),
+        paths=Texts.of([str(cube.path) for cube in cubes]),
+        root="",
         crs=crs,
         crs_of=crs_of,
         x0_m=column(lambda c: c.grid.x0_m),
@@ -138,8 +184,7 @@ def _layer(cubes: Sequence[Cube], name: str) -> Layer:
         kind=np.array([KINDS.index(m.kind) if m else -1 for m in held], np.int8),
         gsd_m=np.array([m.gsd_m if m else np.nan for m in held]),
         shard_m=np.array([shard_m(cube, m) if m else np.nan for cube, m in zip(cubes, held, strict=True)]),
-        start=np.cumsum([0, *map(len, bits)]),
-        bits=np.frombuffer(b"".join(bits), np.uint8),
+        bits=Ragged.of(bits),
     )
 
 
@@ -150,25 +195,31 @@ class CubeSet(Mapping[str, Cube]):
     """
 
     def __init__(self, table: CubeTable, limit: int = 128) -> None:
-        self.limit = limit
-        self._paths = dict(zip(table.names, table.paths, strict=True))
+        self.table, self.limit = table, limit
         self._opened: OrderedDict[str, Cube] = OrderedDict()
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        """Some row of each name; made where the first cube is opened, not where a run is planned."""
+        return {name: row for row, name in enumerate(self.table.names)}
 
     def __getitem__(self, name: str) -> Cube:
         cube = self._opened.get(name)
-        if cube is None:
-            cube = self._opened[name] = open_cube(self._paths[name])
-            if len(self._opened) > self.limit:
-                self._opened.popitem(last=False)
-        else:
+        if cube is not None:
             self._opened.move_to_end(name)
+            return cube
+        path = self.table.paths[self._rows[name]]
+        cube = open_cube(path if "://" in path else Path(self.table.root, path))
+        self._opened[name] = cube
+        if len(self._opened) > self.limit:
+            self._opened.popitem(last=False)
         return cube
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._rows)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._paths)
+        return iter(self._rows)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._paths
+        return name in self._rows

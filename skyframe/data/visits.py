@@ -58,15 +58,14 @@ class Visits:
         return sizes.astype(np.int64), shards
 
 
-def visits_of(windows: NDArray[np.int32], weight: NDArray[np.float64]) -> Visits:
-    """Visits of shards of `windows` windows and a weight each `[s]`."""
-    if (weight == 1).all():
+def visits_of(windows: NDArray[np.int32], weights: NDArray[np.float64], row: NDArray[np.int32]) -> Visits:
+    """Visits of shards of `windows` windows `[s]` in a `row` of a table `[s]` whose rows have `weights` `[n]`."""
+    if (weights == 1).all():
         return Visits(windows)
+    weight = weights[row]
     exact = windows * weight
     least = np.floor(exact + 1e-9).astype(np.int32)
-    pairs, group, size = np.unique(
-        np.stack([windows, weight]), axis=1, return_inverse=True, return_counts=True
-    )
+    pairs, group, size = np.unique(np.stack([windows, weight]), axis=1, return_inverse=True, return_counts=True)
     group = group.reshape(-1).astype(np.int32)
     order = np.argsort(group, kind="stable")
     member = np.empty(len(windows), np.int32)
