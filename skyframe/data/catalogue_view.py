@@ -48,7 +48,7 @@ def describe_catalogue(catalogue: Catalogue) -> list[Table]:
     ]
     duplicates = catalogue.duplicates()
     if duplicates:
-        table = Table("cubes", title=f"{len(duplicates)} places are listed twice: same rectangle, same dates")
+        table = Table("cubes", title=f"{len(duplicates)} listed twice")
         for group in duplicates[:10]:
             table.add_row(", ".join(group[:8]) + (f" and {len(group) - 8} more" if len(group) > 8 else ""))
         groups.append(table)

@@ -164,7 +164,8 @@ class WindowPlan:
         rank = permute_many(rank, count, hash_many(self.seed, turn, "window", row, block))
         y, x = self.grids.window(row, block, rank)
         index = self._offset[row] + y * self.grids.columns[row] + x + (turn - before // count) * self._offset[-1]
-        return Planned(index, shard, row, y * self.grids.stride_m, x * self.grids.stride_m)
+        y_m, x_m = (np.asarray(steps * self.grids.stride_m, np.float64) for steps in (y, x))
+        return Planned(index, shard, row, y_m, x_m)
 
     def places(self, max_points: int = 2000) -> list[NDArray[np.float64]]:
         """Latitude and longitude (degrees) of the centres of evenly chosen windows, for a region index."""

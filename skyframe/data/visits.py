@@ -65,8 +65,8 @@ def visits_of(windows: NDArray[np.int32], weights: NDArray[np.float64], row: NDA
     weight = weights[row]
     exact = windows * weight
     least = np.floor(exact + 1e-9).astype(np.int32)
-    pairs, group, size = np.unique(np.stack([windows, weight]), axis=1, return_inverse=True, return_counts=True)
-    group = group.reshape(-1).astype(np.int32)
+    pairs, number, size = np.unique(np.stack([windows, weight]), axis=1, return_inverse=True, return_counts=True)
+    group = number.reshape(-1).astype(np.int32)
     order = np.argsort(group, kind="stable")
     member = np.empty(len(windows), np.int32)
     member[order] = np.arange(len(windows)) - np.repeat(np.cumsum(size) - size, size)

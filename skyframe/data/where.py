@@ -195,4 +195,4 @@ def _is_text(value: Any) -> bool:
 
 def _missing(value: Any) -> Any:
     """NaN, which `!=` would call different from everything."""
-    return False if _is_text(value) else np.isnan(value)
+    return np.False_ if _is_text(value) else np.isnan(value)
