@@ -120,12 +120,11 @@ def status_mb(key: str) -> float:
     return int(line.split()[1]) * 1024 / 1e6
 
 
-def positions_of(plan: Any, rank: int, world: int, worker: int, workers: int) -> NDArray[np.int64]:
-    """Positions of one epoch that one reader gets: every `workers`-th batch of its rank's sampler."""
+def batches_of(plan: Any, rank: int, world: int) -> NDArray[np.int64]:
+    """Positions of one epoch that a rank's sampler gives out, `[batches, samples]`."""
     from skyframe.data.datamodule import StepSampler
 
-    batches = list(StepSampler(plan.num_steps, SLOTS // world, 1, rank, world))
-    return np.array(batches[worker::workers], np.int64).ravel()
+    return np.array(list(StepSampler(plan.num_steps, SLOTS // world, 1, rank, world)), np.int64)
 
 
 def whole_epoch(plan: Any, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
@@ -144,8 +143,9 @@ def prove_readers(plan: Any, index: NDArray[np.int64]) -> list[str]:
         began = time.perf_counter()
         reads, different = np.zeros(len(plan), np.uint8), 0
         for rank in range(world):
-            for worker in range(workers):
-                mine = positions_of(plan, rank, world, worker, workers)
+            batches = batches_of(plan, rank, world)
+            for worker in range(workers):  # a loader hands batch i to worker i modulo their number
+                mine = batches[worker::workers].ravel()
                 reads[mine] += 1
                 for start in range(0, len(mine), 1 << 20):
                     part = mine[start : start + (1 << 20)]
