@@ -40,7 +40,8 @@ def open_files() -> int:
 def read_one(cube: Cube, rng: np.random.Generator) -> int:
     """One window at random; returns the bytes of its pixels."""
     size = float(rng.choice(SIZES_M))
-    y, x = (10.0 * int(rng.integers(0, (extent - size) // 10 + 1)) for extent in (cube.grid.height_m, cube.grid.width_m))
+    extents = cube.grid.height_m, cube.grid.width_m
+    y, x = (10.0 * int(rng.integers(0, (extent - size) // 10 + 1)) for extent in extents)
     window = Window(cube.name, y, x, size)
     names = [name for name, m in cube.spec.modalities.items() if m.gsd_m in (10.0, 5000.0)]
     dates = {name: rng.permutation(len(cube.days(name)))[: int(rng.integers(1, 21))] for name in names}

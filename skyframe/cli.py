@@ -85,11 +85,21 @@ def ingest(kind: str, sources: tuple[Path, ...], cube: Path, spec: str | None, p
 @cli.command()
 @click.argument("cube", type=click.Path(path_type=Path))
 @click.option(
-    "--picture", type=click.Path(path_type=Path), default=None, help="PNG to draw; CUBE.png beside the cube by default"
+    "--picture", type=click.Path(path_type=Path), default=None, help="PNG to draw; beside the cube by default"
 )
 def inspect(cube: Path, picture: Path | None) -> None:
-    """Print what a cube holds and draw a quick-look."""
+    """Print what a cube holds and draw a quick-look; a catalogue (.parquet) as tables and a map."""
     from rich.console import Console
+
+    if cube.suffix == ".parquet":
+        from skyframe.data.catalogue import Catalogue
+        from skyframe.data.catalogue_view import describe_catalogue, draw_catalogue
+
+        listed = Catalogue(cube)
+        for table in describe_catalogue(listed):
+            Console().print(table)
+        click.echo(f"drew {draw_catalogue(listed, picture or cube.with_suffix('.png'))}")
+        return
 
     from skyframe.data.cube import open_cube
     from skyframe.data.quicklook import describe, draw
@@ -117,6 +127,59 @@ def verify(cube: Path) -> None:
         raise InputError(f"{cube}: {len(found)} damages, named above, expected none; restore it or write it again")
     chunks = sum(sum(record.shards.values()) for record in opened.manifest.arrays.values())
     click.echo(f"{cube}: {chunks:,} chunks in {len(opened.manifest.arrays)} arrays are whole")
+
+
+@cli.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("cubes", nargs=-1, required=True)
+@click.option("--period", type=click.Choice(["year", "whole"]), default=None, help="a row per year (default), or one")
+@click.option("--source", default=None, help="name of where these cubes come from; their spec's name by default")
+@click.option("--weight", type=float, default=None, help="visits of each of their windows per epoch; 1 by default")
+@click.option(
+    "--split", default=None, help="shares by place, such as train=0.8,val=0.1,test=0.1; the specs' by default"
+)
+@click.option("--cell-km2", default=2500.0, show_default=True, help="area of the cells that --split draws")
+@click.option("--buffer-m", default=5000.0, show_default=True, help="distance that --split keeps between parts")
+@click.option("--seed", default=0, show_default=True, help="of --split")
+def catalogue(
+    out: Path,
+    cubes: tuple[str, ...],
+    period: str | None,
+    source: str | None,
+    weight: float | None,
+    split: str | None,
+    cell_km2: float,
+    buffer_m: float,
+    seed: int,
+) -> None:
+    """List CUBES (paths or globs) in the Parquet file OUT; cubes that it lists unchanged are not read again."""
+    from skyframe.data.catalogue import Catalogue
+    from skyframe.data.listing import list_cubes, settings_for
+    from skyframe.data.split import read_rule
+
+    rule = None if split is None else read_rule(split, cell_km2, buffer_m, seed)
+    with _progress("catalogue") as bar:
+        done = list_cubes(out, cubes, settings_for(out, period, rule), source, weight, bar)
+    click.echo(
+        f"wrote {out}: {done.num_rows:,} rows of {done.num_cubes:,} cubes; {done.num_read:,} cubes read, "
+        f"{done.num_kept:,} known and unchanged"
+    )
+    for group in Catalogue(out).duplicates():
+        click.echo(f"listed twice (same rectangle, same dates): {', '.join(group)}")
+
+
+@cli.command()
+@click.argument("recipe")
+@OVERRIDES
+def plan(recipe: str, overrides: tuple[str, ...]) -> None:
+    """Say what a recipe would read: windows, shards, steps per epoch, samples by source, the first windows."""
+    from rich.console import Console
+
+    from skyframe.config import load_recipe
+    from skyframe.data.plan_view import describe_plan
+
+    for table in describe_plan(load_recipe(recipe, overrides)):
+        Console().print(table)
 
 
 @cli.command()

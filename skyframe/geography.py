@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skyframe.spec import Grid, InputError, RegionGrid
+from skyframe.spec import METRES_PER_DEGREE, Grid, InputError, RegionGrid
 
 if TYPE_CHECKING:
     from pyproj import Transformer
@@ -20,7 +20,7 @@ EARTH_RADIUS_KM = 6371.0088
 """Mean Earth radius R1 of IUGG (Moritz 2000)."""
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)  # the UTM zones of both hemispheres and some more
 def _to_degrees(crs: str, unit_m: float) -> Transformer:
     from pyproj import CRS, Transformer
     from pyproj.exceptions import CRSError
@@ -49,18 +49,34 @@ def place_of(grid: Grid, y_m: float, x_m: float) -> NDArray[np.float64]:
     return np.array([lat, lon], np.float64)
 
 
+def places_of(crs: str, y_m: NDArray[np.float64], x_m: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Latitude and longitude (degrees, float64 `[n, 2]`) of points `[n]` in the metres of `Grid`s of one CRS."""
+    from pyproj import CRS
+
+    unit_m = METRES_PER_DEGREE if CRS.from_user_input(crs).is_geographic else 1.0
+    lon, lat = _to_degrees(crs, unit_m).transform(x_m / unit_m, y_m / unit_m)
+    return np.stack([lat, lon], axis=-1)
+
+
 def equal_area_cell(lat: float, lon: float, cell_km2: float) -> int:
-    """Cell number of a global grid whose cells all have about `cell_km2`.
+    """Cell number of a global grid whose cells all have about `cell_km2`; see `equal_area_cells`."""
+    return int(equal_area_cells(np.array([lat]), np.array([lon]), cell_km2)[0])
+
+
+def equal_area_cells(lat: NDArray[np.float64], lon: NDArray[np.float64], cell_km2: float) -> NDArray[np.int64]:
+    """Cell numbers `[n]` of a global grid whose cells all have about `cell_km2`, for places `[n]` in degrees.
 
     Rows of equal height in latitude, each cut into a whole number of cells around its parallel (sinusoidal tiling, as
     MODIS land products use).
     """
     side_deg = math.degrees(math.sqrt(cell_km2) / EARTH_RADIUS_KM)
     rows = max(1, round(180.0 / side_deg))
-    row = min(rows - 1, int((90.0 - lat) / 180.0 * rows))
-    counts = [max(1, round(2 * rows * math.cos(math.radians(90.0 - (r + 0.5) * 180.0 / rows)))) for r in range(rows)]
-    column = int(((lon + 180.0) % 360.0) / 360.0 * counts[row])
-    return sum(counts[:row]) + min(column, counts[row] - 1)
+    row = np.minimum(rows - 1, ((90.0 - lat) / 180.0 * rows).astype(np.int64))
+    middles = np.radians(90.0 - (np.arange(rows) + 0.5) * 180.0 / rows)
+    counts = np.maximum(1, np.round(2 * rows * np.cos(middles))).astype(np.int64)
+    before = np.cumsum(counts) - counts
+    column = (((lon + 180.0) % 360.0) / 360.0 * counts[row]).astype(np.int64)
+    return before[row] + np.minimum(column, counts[row] - 1)
 
 
 REACH_DEG = 0.3

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import fnmatch
 import math
 import sys
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
@@ -140,8 +140,15 @@ class Split:
 
     def held_out(self, cube: str) -> bool:
         """Whether a cube is not for training."""
-        named = [any(fnmatch(cube, pattern) for pattern in part) for part in (self.train, (*self.val, *self.test))]
-        return named[1] or bool(self.train and not named[0])
+        return bool(self.held_out_among([cube]))
+
+    def held_out_among(self, cubes: typing.Iterable[str]) -> list[str]:
+        """Those of some cubes that are not for training, each once."""
+        names = dict.fromkeys(cubes)
+        kept, scored = (
+            {n for p in part for n in fnmatch.filter(names, p)} for part in (self.train, (*self.val, *self.test))
+        )
+        return [name for name in names if name in scored or (self.train and name not in kept)]
 
 
 @dataclass(frozen=True)

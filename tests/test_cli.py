@@ -27,8 +27,9 @@ from tests.data.ingest.sources import (
     write_picture,
 )
 from tests.system.batches import NANO
+from tests.wrong_catalogues import WRONG_CATALOGUES
 
-HEAVY = ("torch", "pytorch_lightning", "xarray", "zarr", "deepspeed", "matplotlib", "sklearn")
+HEAVY = ("torch", "pytorch_lightning", "xarray", "zarr", "deepspeed", "matplotlib", "sklearn", "pyarrow", "pandas")
 MONTHS = ("2021-01-01", "2021-02-01", "2021-03-01")
 
 
@@ -194,6 +195,7 @@ WRONG: list[Wrong] = [
     ("no cubes match", lambda p: p.pretrain(cubes="nowhere/*"), "data.cubes: nothing at 'nowhere/*'"),
     ("cube that is not there", lambda p: p.pretrain(cubes="nowhere"), "nowhere: no such cube"),
     ("cube kept for scoring", lambda p: p.pretrain(cubes=str(p.cube().rename(p.here / "test_x"))), "are held out"),
+    *WRONG_CATALOGUES,
     ("window larger than the cubes", lambda p: p.pretrain("data.window_px=128"), "no window of 1280 m fits"),
     ("more samples than windows", lambda p: p.pretrain("train.global_batch=4096"), "expected at least 4096"),
     ("resume that is neither", lambda p: p.pretrain("resume=maybe"), "'maybe' is not one of 'no', 'auto'"),
@@ -357,7 +359,17 @@ def test_a_refused_name_is_free_for_the_corrected_run(place, monkeypatch):
     assert (place.here / "runs" / "bad" / "checkpoints" / "LATEST").is_file()
 
 
-@pytest.mark.parametrize("words", [["--help"], ["pretrain", "--help"], ["simulate", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["pretrain", "--help"],
+        ["simulate", "--help"],
+        ["plan", "--help"],
+        ["catalogue", "--help"],
+        ["--version"],
+    ],
+)
 def test_help_loads_nothing_heavy(words):
     code = (
         f"import sys; sys.argv=['skyframe', *{words!r}]\n"

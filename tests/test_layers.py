@@ -10,13 +10,13 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "skyframe"
 FLOORS = {
-    **dict.fromkeys(("config", "spec", "sample", "calendar", "geography", "randomness", "dist"), 0),
+    **dict.fromkeys(("config", "spec", "sample", "calendar", "geography", "hashing", "randomness", "dist"), 0),
     **dict.fromkeys(("data", "model", "objective"), 1),
     "system": 2,
     **dict.fromkeys(("train", "export", "evaluate", "launch"), 3),
     **dict.fromkeys(("cli", "__init__", "__main__"), 4),
 }
-TORCH_FREE = {"config", "spec", "calendar", "geography"}
+TORCH_FREE = {"config", "spec", "calendar", "geography", "hashing"}
 HEAVY = {"torch", "pytorch_lightning", "lightning_fabric", "deepspeed", "torchmetrics", "xarray", "zarr", "pandas"}
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from skyframe.randomness import Draw, generator, hash64, permute_index, uniform, uniform_array
+from skyframe.hashing import uniform_array
+from skyframe.randomness import Draw, generator, hash64, permute_index, uniform
 
 MASK = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15

@@ -41,6 +41,13 @@ def test_the_whole_way_by_commands(say):
     assert open_cube("a").has("s1")
     assert "drew a.png" in say("inspect", "a") and Path("a.png").stat().st_size > 1000
     assert "arrays are whole" in say("verify", "a")
+    assert "1 rows of 1 cubes" in say("catalogue", "c.parquet", "a")
+    assert "drew c.png" in say("inspect", "c.parquet") and Path("c.png").stat().st_size > 1000
+    listed = ["data.cubes=[]", "data.catalogue=c.parquet", "data.where=s2.dates > 0"]
+    assert "steps per epoch" in say("plan", "skysense_s2s1", *NANO, *listed)
+    assert "run in runs/c" in say(
+        "pretrain", "skysense_s2s1", *NANO, *listed, "train.run_dir=runs", "name=c", "train.max_steps=1"
+    )
     run = ["data.cubes=[a]", "train.run_dir=runs", "name=r", "train.max_steps=1"]
     assert "run in runs/r" in say("pretrain", "skysense_s2s1", *NANO, *run)
     assert "wrote out/model" in say("export", "runs/r", "out")

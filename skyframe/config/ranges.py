@@ -38,9 +38,9 @@ RULES: dict[str, Rule] = {
     ),
     **dict.fromkeys(
         (
-            "data.workers", "train.threads", "optim.min_lr", "optim.weight_decay", "optim.warmup_steps",
-            "optim.clip_norm", "views.local_crops", "views.jitter_days", "views.gain", "views.offset",
-            "model.date_std", "loss.alpha", "loss.beta",
+            "data.workers", "data.sources.*", "train.threads", "optim.min_lr", "optim.weight_decay",
+            "optim.warmup_steps", "optim.clip_norm", "views.local_crops", "views.jitter_days", "views.gain",
+            "views.offset", "model.date_std", "loss.alpha", "loss.beta",
         ),
         ZERO_UP,
     ),

@@ -13,9 +13,12 @@ from skyframe.spec import InputError, RegionGrid
 class DataConfig:
     """Which cubes, which modalities of them, and how windows are drawn."""
 
-    cubes: tuple[str, ...]  # paths or globs of finished cubes, in a fixed order
     modalities: tuple[str, ...]  # a list that selects; names are checked against the spec
     frames: dict[str, int]  # dates per sample by series modality (entries of modalities not selected do nothing)
+    cubes: tuple[str, ...] = ()  # paths or globs of finished cubes, in a fixed order
+    catalogue: str = ""  # or a Parquet file of `skyframe catalogue`: its rows of split train
+    where: str = ""  # which of these rows, such as "cloud < 0.3 and year == 2023 and has('s1')"
+    sources: dict[str, float] = field(default_factory=dict)  # visits per window and epoch by source, instead of its own
     spec: str = "simulated_earth"  # canonical bands, order and statistics; cubes are matched to it by band name
     window_px: int = 16  # side of the window read, pixels on the 10 m grid
     stride_px: int = 16  # step between windows, pixels on the 10 m grid
@@ -85,11 +88,7 @@ def check_recipe(recipe: Recipe, where: str) -> None:
         raise InputError(
             f"{where}: optim.betas is {list(recipe.optim.betas)}, expected two numbers such as [0.9, 0.95]"
         )
-    if not data.cubes:
-        raise InputError(
-            f"{where}: data.cubes is empty, expected paths of cubes; write one with `skyframe simulate` or `skyframe "
-            "ingest`"
-        )
+    _check_cubes(data, where)
     if not data.modalities:
         raise InputError(f"{where}: data.modalities is empty, expected names such as [s2, s1]")
     ranks = train.devices * train.num_nodes
@@ -98,4 +97,22 @@ def check_recipe(recipe: Recipe, where: str) -> None:
             f"{where}: train.global_batch {train.global_batch} is not a multiple of {ranks} ranks x "
             f"{train.micro_steps} micro_steps; "
             f"use {-(-train.global_batch // (ranks * train.micro_steps)) * ranks * train.micro_steps}"
+        )
+
+
+def _check_cubes(data: DataConfig, where: str) -> None:
+    if not data.cubes and not data.catalogue:
+        raise InputError(
+            f"{where}: data.cubes is empty, expected paths of cubes, or a file in data.catalogue; write one with "
+            "`skyframe simulate`, `skyframe ingest` or `skyframe catalogue`"
+        )
+    if data.cubes and data.catalogue:
+        raise InputError(
+            f"{where}: data.cubes {list(data.cubes)} and data.catalogue {data.catalogue!r} are both given, expected "
+            "one of them; set data.cubes=[] or data.catalogue=''"
+        )
+    if data.where and not data.catalogue:
+        raise InputError(
+            f"{where}: data.where {data.where!r} chooses rows of a catalogue, but data.catalogue is empty; write "
+            "one with `skyframe catalogue`, or leave data.where out"
         )

@@ -16,16 +16,14 @@ from skyframe import dist
 from skyframe.calendar import DAY_UNKNOWN
 from skyframe.config.recipe import DataConfig
 from skyframe.config.skysense import SkySenseRecipe
-from skyframe.data.cube import Cube, find_cubes
+from skyframe.data.cube import Cube
 from skyframe.data.plan import WindowPlan
 from skyframe.data.read import read_series
+from skyframe.data.selection import BASE_GSD_M, plan_windows, select_cubes
 from skyframe.geography import RegionIndex, build_regions, place_of
-from skyframe.randomness import hash64, uniform_array
+from skyframe.hashing import hash64, uniform_array
 from skyframe.sample import Layout, Sample, collate
 from skyframe.spec import CubeSpec, InputError, Modality, Window, did_you_mean
-
-BASE_GSD_M = 10.0
-"""The common position grid: Sentinel pixels."""
 
 POINTS_PER_REGION = 16
 """Places that a region's cell is drawn from, at least: with fewer, cells would not be balanced."""
@@ -64,12 +62,13 @@ def layouts_for(modalities: Mapping[str, Modality], frames: Mapping[str, int], s
 class WindowDataset(Dataset[Any]):
     """Position in the endless global order -> one window, uncut."""
 
-    def __init__(self, recipe: SkySenseRecipe, plan: WindowPlan, cubes: list[Cube], regions: RegionIndex) -> None:
+    def __init__(
+        self, recipe: SkySenseRecipe, plan: WindowPlan, cubes: Mapping[str, Cube], regions: RegionIndex
+    ) -> None:
         self.plan, self.cubes, self.regions = plan, cubes, regions
         self.data: DataConfig = recipe.data
         self.seed = recipe.seed
         self.spec = CubeSpec.load(recipe.data.spec)
-        self.by_name = {c.name: c for c in cubes}
 
     def __len__(self) -> int:
         return len(self.plan)
@@ -78,7 +77,7 @@ class WindowDataset(Dataset[Any]):
         """The sample at an absolute position (epoch * windows per epoch + position in the epoch)."""
         epoch, at = divmod(position, len(self.plan))
         window, index = self.plan.at(epoch, at)
-        cube = self.by_name[window.cube]
+        cube = self.cubes[window.cube]
         dates = {
             name: draw_dates(cube.days(name), count, window, hash64(self.seed, epoch, index, "dates", name))
             for name, count in self.data.frames.items()
@@ -131,22 +130,8 @@ class CubeDataModule(pl.LightningDataModule):
         data = recipe.data
         self.modalities = select_modalities(data)
         spec = CubeSpec.load(data.spec)
-        self.cubes = find_cubes(data.cubes)
-        held_out = [cube.name for cube in self.cubes if spec.split.held_out(cube.name)]
-        if held_out:
-            raise InputError(
-                f"data.cubes: {', '.join(held_out)} are held out by the split of spec {spec.name}, expected training "
-                "cubes; leave them out, or change the split"
-            )
-        self.plan = WindowPlan(
-            self.cubes,
-            size_m=data.window_px * BASE_GSD_M,
-            stride_m=data.stride_px * BASE_GSD_M,
-            seed=recipe.seed,
-            slots=recipe.train.global_batch,
-            windows_per_shard=data.windows_per_shard,
-            names=list(data.modalities),
-        )
+        selection = select_cubes(recipe)
+        self.cubes, self.plan = selection.cubes, plan_windows(recipe, selection.table)
         regions = data.regions or spec.regions
         points = max(4096, POINTS_PER_REGION * regions.num_regions)
         self.regions = build_regions(self.plan.places(points), regions)

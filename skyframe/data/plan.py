@@ -6,6 +6,8 @@ block's windows, in one stretch. The windows of a pass, laid end to end in block
 lanes, and step s takes the s-th window of every lane. So a slot stays in one shard for successive steps, and two slots
 meet in one shard only where a shard holds more windows than the pass has steps (the wrap-around rule of McNaughton,
 Management Science 1959: no other order does better then).
+
+Where sources have weights, a block has more or fewer visits than windows; see `visits.py`.
 """
 
 from __future__ import annotations
@@ -15,46 +17,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from skyframe.data.cube import Cube
-from skyframe.geography import place_of
-from skyframe.randomness import hash64, permute_index, uniform
-from skyframe.spec import InputError, Modality, Window
+from skyframe.data.grid import SLACK, lay_out, occupied
+from skyframe.data.table import CubeTable, table_of
+from skyframe.data.visits import visits_of
+from skyframe.geography import places_of
+from skyframe.hashing import hash64, hash_many, permute_index, permute_many
+from skyframe.spec import InputError, Window
 
 MAX_LOSS = 0.05
 """Share of an epoch's windows that cutting passes to whole steps may leave out; with more passes it would be above."""
 
+Ints = NDArray[np.int64]
+
 
 @dataclass(frozen=True)
-class CubeGrid:
-    """Windows of one cube: `rows` x `columns` of them, `stride_m` apart, in blocks of `block_m`."""
+class Planned:
+    """Windows at some positions, arrays `[n]`."""
 
-    rows: int
-    columns: int
-    stride_m: float
-    block_m: float
-    covered: NDArray[np.bool_]  # [block rows, block columns]
-
-    def first(self, block: int | NDArray[np.intp], extent: int) -> NDArray[np.intp]:
-        """First window row (or column) of a block row (column), at most `extent`."""
-        start = np.ceil(np.asarray(block) * self.block_m / self.stride_m - 1e-9).astype(np.intp)
-        return np.minimum(start, extent)
-
-    def counts(self) -> NDArray[np.int64]:
-        """Windows of each block, `[block rows, block columns]`, 0 where nothing was written."""
-        height, width = self.covered.shape
-        rows = np.diff(self.first(np.arange(height + 1), self.rows))
-        columns = np.diff(self.first(np.arange(width + 1), self.columns))
-        return np.where(self.covered, rows[:, None] * columns[None], 0).astype(np.int64)
-
-    def window(self, block: int, rank: int) -> tuple[int, int]:
-        """Row and column of the `rank`-th window of a block (blocks in row order)."""
-        y, x = divmod(block, self.covered.shape[1])
-        left, right = (int(self.first(b, self.columns)) for b in (x, x + 1))
-        row, column = divmod(rank, right - left)
-        return int(self.first(y, self.rows)) + row, left + column
+    index: Ints  # global sample index
+    shard: Ints  # number of the block in the plan
+    row: Ints  # of the table
+    y_m: NDArray[np.float64]
+    x_m: NDArray[np.float64]
 
 
 class WindowPlan:
@@ -62,7 +49,7 @@ class WindowPlan:
 
     def __init__(
         self,
-        cubes: Sequence[Cube],
+        cubes: CubeTable | Sequence[Cube],
         size_m: float,
         stride_m: float,
         seed: int,
@@ -70,7 +57,7 @@ class WindowPlan:
         windows_per_shard: int = 16,
         names: Sequence[str] | None = None,
     ) -> None:
-        """Count the windows of each shard; reads manifests only.
+        """Count the windows of each shard; opens and reads nothing.
 
         Args:
             cubes: what to draw from.
@@ -84,30 +71,31 @@ class WindowPlan:
         Raises:
             InputError: no cubes, a window larger than a cube or no whole number of pixels, or fewer windows than slots.
         """
-        if not cubes:
+        if not len(cubes):
             raise InputError("plan: no cubes, expected at least one; check data.cubes")
         if min(slots, windows_per_shard) < 1 or not stride_m > 0:
             raise InputError(
                 f"plan: slots {slots}, windows_per_shard {windows_per_shard} and stride {stride_m:g} m must be positive"
             )
-        self.cubes, self.size_m, self.seed, self.slots = tuple(cubes), size_m, seed, slots
-        self.grids = [_grid(cube, size_m, stride_m, names) for cube in cubes]
-        sizes = [grid.counts().ravel() for grid in self.grids]
-        occupied = [np.flatnonzero(size) for size in sizes]
-        self._cube = np.repeat(np.arange(len(cubes), dtype=np.int32), [len(o) for o in occupied])
-        self._block = np.concatenate(occupied).astype(np.int32)
-        self._size = np.concatenate([size[o] for size, o in zip(sizes, occupied, strict=True)])
-        self._offset = np.cumsum([0, *(grid.rows * grid.columns for grid in self.grids)])
-        self.num_windows, self.num_shards = int(self._size.sum()), len(self._size)
-        if self.num_windows < slots:
+        self.table = table = cubes if isinstance(cubes, CubeTable) else table_of(cubes)
+        self.size_m, self.seed, self.slots = size_m, seed, slots
+        names = list(names or table.layers)
+        self.grids = lay_out(table, size_m, stride_m, names)
+        self._row, self._block, self._count = occupied(table, self.grids, names)
+        self._offset = np.concatenate([[0], np.cumsum(self.grids.rows * self.grids.columns)])
+        self._visits = visits_of(self._count, table.weight, self._row)
+        self.num_windows, self.num_shards = int(self._count.sum(dtype=np.int64)), len(self._count)
+        sizes, shards = self._visits.sizes()
+        visits = int((sizes * shards).sum())
+        if visits < slots:
             raise InputError(
-                f"plan: {len(cubes)} cubes hold {self.num_windows} windows of {size_m:g} m, expected at least {slots}, "
-                f"one per sample of the global batch; lower global_batch or the stride, or add cubes"
+                f"plan: {len(table)} cubes hold {visits} windows of {size_m:g} m, expected at least {slots}, one per "
+                f"sample of the global batch; lower global_batch or the stride, or add cubes"
             )
-        self.num_passes = self._choose_passes(windows_per_shard)
-        steps = [int((self._part(self._size, g)).sum()) // slots for g in range(self.num_passes)]
+        self.num_passes = _choose_passes(sizes, shards, slots, windows_per_shard)
+        steps = [int((_part(sizes, g, self.num_passes) * shards).sum()) // slots for g in range(self.num_passes)]
         self._first_step = np.cumsum([0, *steps])
-        self._held: tuple[tuple[int, int], NDArray[np.intp], NDArray[np.int64]] | None = None
+        self._held: tuple[tuple[int, int], NDArray[np.int32], Ints] | None = None
 
     @property
     def num_steps(self) -> int:
@@ -115,14 +103,16 @@ class WindowPlan:
         return int(self._first_step[-1])
 
     def __len__(self) -> int:
-        """Windows that an epoch uses: whole steps of `slots`."""
+        """Samples of an epoch: whole steps of `slots`."""
         return self.num_steps * self.slots
 
     def at(self, epoch: int, position: int) -> tuple[Window, int]:
         """The window at `position` = step * slots + slot of an epoch.
 
         Returns:
-            The window, and its global sample index, the same in every epoch, for every seed and number of slots.
+            The window, and its global sample index, the same in every epoch, for every seed and number of slots. Where
+            a weight brings a window back within an epoch, the second visit has the index plus the number of places
+            of the whole grid, and so on, so that an index names a sample of the epoch.
 
         Raises:
             IndexError: the position is past the epoch's end.
@@ -134,95 +124,115 @@ class WindowPlan:
         start, stop = (int(s) for s in self._first_step[part : part + 2])
         order, ends = self._stream(epoch, part)
         element = slot * (stop - start) + step - start
-        at = int(np.searchsorted(ends, element, side="right"))
-        shard = int(order[at])
-        size, cube, block = int(self._size[shard]), int(self._cube[shard]), int(self._block[shard])
-        within = element - (int(ends[at - 1]) if at else 0) + part * size // self.num_passes
-        return self._window(cube, block, permute_index(within, size, hash64(self.seed, epoch, "window", cube, block)))
+        place = int(np.searchsorted(ends, element, side="right"))
+        shard = int(order[place])
+        row, block, count = int(self._row[shard]), int(self._block[shard]), int(self._count[shard])
+        within = element - (int(ends[place - 1]) if place else 0)
+        within += part * int(self._visits.of_one(epoch, shard)) // self.num_passes
+        before = int(self._visits.before(epoch, np.array([shard]))[0])
+        turn, rank = divmod(before + within, count)
+        rank = permute_index(rank, count, hash64(self.seed, turn, "window", row, block))
+        window, number = self._window(row, block, rank)
+        return window, number + (turn - before // count) * int(self._offset[-1])
+
+    def at_many(self, epoch: int, positions: NDArray[np.integer]) -> Planned:
+        """`at` for an array of positions `[n]`, in one go.
+
+        Raises:
+            IndexError: a position is past the epoch's end.
+        """
+        position = positions.astype(np.int64)
+        if len(position) and not (position.min() >= 0 and position.max() < len(self)):
+            raise IndexError(f"plan: a position is outside an epoch of {len(self)} windows")
+        step, slot = np.divmod(position, self.slots)
+        part = np.searchsorted(self._first_step, step, side="right") - 1
+        shard, within = np.empty_like(step), np.empty_like(step)
+        visits = self._visits.of(epoch)
+        for g in np.unique(part).tolist():
+            at = np.flatnonzero(part == g)
+            start, stop = self._first_step[g : g + 2].tolist()
+            order, ends = self._stream(epoch, g)
+            element = slot[at] * (stop - start) + step[at] - start
+            place = np.searchsorted(ends, element, side="right")
+            shard[at] = order[place]
+            within[at] = element - np.concatenate([[0], ends])[place]
+            within[at] += g * visits[shard[at]].astype(np.int64) // self.num_passes
+        row, block = self._row[shard].astype(np.int64), self._block[shard].astype(np.int64)
+        count = self._count[shard].astype(np.int64)
+        before = self._visits.before(epoch, shard)
+        turn, rank = np.divmod(before + within, count)
+        rank = permute_many(rank, count, hash_many(self.seed, turn, "window", row, block))
+        y, x = self.grids.window(row, block, rank)
+        index = self._offset[row] + y * self.grids.columns[row] + x + (turn - before // count) * self._offset[-1]
+        y_m, x_m = (np.asarray(steps * self.grids.stride_m, np.float64) for steps in (y, x))
+        return Planned(index, shard, row, y_m, x_m)
 
     def places(self, max_points: int = 2000) -> list[NDArray[np.float64]]:
         """Latitude and longitude (degrees) of the centres of evenly chosen windows, for a region index."""
-        ends = np.cumsum(self._size)
-        points = []
-        for element in np.unique(
-            np.linspace(0, self.num_windows - 1, min(self.num_windows, max_points)).astype(np.int64)
-        ):
-            shard = int(np.searchsorted(ends, element, side="right"))
-            cube, rank = int(self._cube[shard]), int(element - ends[shard] + self._size[shard])
-            window, _ = self._window(cube, int(self._block[shard]), rank)
-            half = window.size_m / 2
-            points.append(place_of(self.cubes[cube].grid, window.y_m + half, window.x_m + half))
-        return points
+        ends = np.cumsum(self._count, dtype=np.int64)
+        element = np.unique(np.linspace(0, self.num_windows - 1, min(self.num_windows, max_points)).astype(np.int64))
+        shard = np.searchsorted(ends, element, side="right")
+        row, block = self._row[shard].astype(np.int64), self._block[shard].astype(np.int64)
+        y, x = self.grids.window(row, block, element - ends[shard] + self._count[shard])
+        half, table = self.size_m / 2, self.table
+        south = table.y0_m[row] - y * self.grids.stride_m - half
+        east = table.x0_m[row] + x * self.grids.stride_m + half
+        points = np.empty((len(row), 2))
+        for number, crs in enumerate(table.crs):
+            here = np.flatnonzero(table.crs_of[row] == number)
+            if len(here):
+                points[here] = places_of(crs, south[here], east[here])
+        return list(points)
 
-    def _window(self, cube: int, block: int, rank: int) -> tuple[Window, int]:
-        grid = self.grids[cube]
-        row, column = grid.window(block, rank)
-        window = Window(self.cubes[cube].name, row * grid.stride_m, column * grid.stride_m, self.size_m)
-        return window, int(self._offset[cube]) + row * grid.columns + column
+    def samples_by_source(self) -> dict[str, int]:
+        """Visits of each source's windows in the first epoch, before it is cut to whole steps."""
+        of_source = self.table.source_of[self._row]
+        visits = np.bincount(of_source, self._visits.of(0), minlength=len(self.table.sources))
+        return dict(zip(self.table.sources, visits.astype(int).tolist(), strict=True))
 
-    def _part(self, sizes: NDArray[np.int64], part: int, passes: int | None = None) -> NDArray[np.int64]:
-        """Windows that one pass takes of shards with `sizes` windows."""
-        count = passes or self.num_passes
-        return (part + 1) * sizes // count - part * sizes // count
+    def _window(self, row: int, block: int, rank: int) -> tuple[Window, int]:
+        """One window, and its number; the same arithmetic as `WindowGrids.window` without arrays."""
+        grids, table = self.grids, self.table
+        rows, columns, block_m = int(grids.rows[row]), int(grids.columns[row]), float(grids.block_m[row])
+        y, x = divmod(block, int(grids.across[row]))
+        left, right = (min(math.ceil(b * block_m / grids.stride_m - SLACK), columns) for b in (x, x + 1))
+        top = min(math.ceil(y * block_m / grids.stride_m - SLACK), rows)
+        down, right_by = divmod(rank, right - left)
+        window = Window(
+            table.names[row],
+            (top + down) * grids.stride_m,
+            (left + right_by) * grids.stride_m,
+            self.size_m,
+            int(table.start_day[row]),
+            int(table.end_day[row]),
+        )
+        return window, int(self._offset[row]) + (top + down) * columns + left + right_by
 
-    def _choose_passes(self, windows_per_shard: int) -> int:
-        """As many passes as `windows_per_shard` asks for, fewer where slots would meet in a shard or much is lost."""
-        sizes, shards = np.unique(self._size, return_counts=True)
-        for passes in range(-(-int(sizes[-1]) // windows_per_shard), 1, -1):
-            parts = [self._part(sizes, g, passes) for g in range(passes)]
-            windows = [int((part * shards).sum()) for part in parts]
-            apart = all(part.max() <= count // self.slots for part, count in zip(parts, windows, strict=True))
-            lost = sum(count % self.slots for count in windows)
-            if apart and lost <= max(self.slots - 1, MAX_LOSS * self.num_windows):
-                return passes
-        return 1
-
-    def _stream(self, epoch: int, part: int) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    def _stream(self, epoch: int, part: int) -> tuple[NDArray[np.int32], Ints]:
         """Shards of a pass in seeded order, and where each one's stretch of windows ends; the last one is kept."""
         if self._held is None or self._held[0] != (epoch, part):
-            draw = uniform(hash64(self.seed, epoch, "shards", part), torch.arange(self.num_shards))
-            order = np.argsort(draw[:, 0].numpy(), kind="stable")
-            self._held = (epoch, part), order, np.cumsum(self._part(self._size[order], part))
+            draw = hash_many(self.seed, epoch, "shards", part, np.arange(self.num_shards, dtype=np.uint64))
+            order = np.argsort(draw).astype(np.int32)
+            visits = self._visits.of(epoch)[order].astype(np.int64)
+            self._held = (epoch, part), order, np.cumsum(_part(visits, part, self.num_passes))
         return self._held[1:]
 
 
-def _grid(cube: Cube, size_m: float, stride_m: float, names: Sequence[str] | None) -> CubeGrid:
-    chosen = [cube.spec.modalities[name] for name in names or cube.spec.modalities if cube.has(name)]
-    if not chosen:
-        raise InputError(
-            f"cube {cube.name}: carries {', '.join(cube.spec.modalities)}, none of the modalities of the run "
-            f"({', '.join(names or ())}); leave the cube out or name one of its modalities"
-        )
-    imagery = [modality for modality in chosen if modality.kind != "weather"]
-    for modality in imagery:
-        modality.pixels(size_m)
-        modality.pixels(stride_m)
-    extents = cube.grid.height_m, cube.grid.width_m
-    if min(extents) < size_m * (1 - 1e-9):
-        raise InputError(
-            f"cube {cube.name}: is {extents[0]:g} x {extents[1]:g} m, no window of {size_m:g} m fits; "
-            f"use smaller windows or leave the cube out"
-        )
-    rows, columns = (math.floor((extent - size_m) / stride_m + 1e-9) + 1 for extent in extents)
-    series = [modality for modality in imagery if modality.kind == "series"]
-    block_m = min(_shard_m(cube, modality) for modality in series or imagery or chosen)
-    shape = tuple(math.floor((count - 1) * stride_m / block_m + 1e-9) + 1 for count in (rows, columns))
-    return CubeGrid(rows, columns, stride_m, block_m, _covered(cube, chosen, block_m, shape))
+def _part(sizes: Ints, part: int, passes: int) -> Ints:
+    """Windows that one pass takes of shards with `sizes` windows."""
+    return (part + 1) * sizes // passes - part * sizes // passes
 
 
-def _shard_m(cube: Cube, modality: Modality) -> float:
-    return cube.manifest.arrays[f"{modality.name}/valid"].layout.shard[-1] * modality.gsd_m
-
-
-def _covered(cube: Cube, chosen: Sequence[Modality], block_m: float, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Blocks in which any of the modalities was written."""
-    covered = np.zeros(shape, bool)
-    for modality in chosen:
-        written, side_m = cube.manifest.arrays[f"{modality.name}/valid"].coverage, _shard_m(cube, modality)
-        if written.all():
-            return np.ones(shape, bool)
-        for place in np.argwhere(written):
-            first = np.floor(place * side_m / block_m + 1e-9).astype(int)
-            last = np.ceil((place + 1) * side_m / block_m - 1e-9).astype(int)
-            covered[first[0] : last[0], first[1] : last[1]] = True
-    return covered
+def _choose_passes(sizes: Ints, shards: Ints, slots: int, windows_per_shard: int) -> int:
+    """As many passes as `windows_per_shard` asks for, fewer where slots would meet in a shard or much is lost."""
+    total = int((sizes * shards).sum())
+    if int(sizes[-1]) * slots > total:  # then a shard has more windows than an epoch has steps, however it is cut
+        return 1
+    for passes in range(-(-int(sizes[-1]) // windows_per_shard), 1, -1):
+        parts = [_part(sizes, g, passes) for g in range(passes)]
+        windows = [int((part * shards).sum()) for part in parts]
+        apart = all(part.max() <= count // slots for part, count in zip(parts, windows, strict=True))
+        lost = sum(count % slots for count in windows)
+        if apart and lost <= max(slots - 1, MAX_LOSS * total):
+            return passes
+    return 1

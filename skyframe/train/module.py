@@ -71,8 +71,10 @@ class PretrainModule(pl.LightningModule):
                     f"{then.get(key)}; restore the spec to resume, or choose another name="
                 )
         if self.regions.to_dict() != checkpoint["regions"]:
+            data = self.recipe.data
+            given = f"cubes: {', '.join(data.cubes)}" if data.cubes else f"catalogue: the rows of {data.catalogue}"
             raise InputError(
-                f"data.cubes: {', '.join(self.recipe.data.cubes)} make other regions than when the run was started, "
+                f"data.{given} make other regions than when the run was started, "
                 "expected the same cubes to resume; restore them, or choose another name="
             )
 

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import pickle
 import time
@@ -12,6 +13,7 @@ from skyframe.data.manifest import ArrayRecord, Manifest
 from skyframe.data.plan import WindowPlan
 from skyframe.data.shard import ShardPool
 from skyframe.data.store import LocalStore
+from skyframe.data.table import table_of
 from skyframe.spec import CubeSpec, Grid, InputError, Window
 from tests.data.cubes import tiny_spec
 
@@ -167,6 +169,56 @@ def test_bad_plans(change, message):
     arguments = {"cubes": [fake_cube("a", 1500.0)], "size_m": 640, "stride_m": 640, "seed": 0, "slots": 1} | change
     with pytest.raises(InputError, match=message):
         WindowPlan(**arguments)
+
+
+@pytest.mark.parametrize("weights", [(1, 1), (2, 1), (0.3, 2.5)])
+def test_arrays_of_positions_give_the_same_windows(weights):
+    table = table_of([fake_cube("a", 9000.0), fake_cube("b", 8000.0)])
+    table = dataclasses.replace(table, weight=np.array(weights, float))
+    plan = WindowPlan(table, 640, 640, seed=1, slots=8, windows_per_shard=4)
+    for epoch in (0, 3):
+        found = plan.at_many(epoch, np.arange(len(plan)))
+        for position, (window, index) in enumerate(epoch_of(plan, epoch)):
+            assert (found.index[position], found.y_m[position], found.x_m[position]) == (index, window.y_m, window.x_m)
+            assert ["a", "b"][found.row[position]] == window.cube
+    with pytest.raises(IndexError, match="outside an epoch"):
+        plan.at_many(0, np.array([0, len(plan)]))
+
+
+@pytest.mark.parametrize("weight", [0.25, 2, 2.5])
+def test_a_weighted_source_is_visited_that_often_and_evenly(weight):
+    table = table_of([fake_cube("a", 7700.0), fake_cube("b", 7700.0)])  # 12 x 12 windows each, in 3 x 3 full shards
+    plan = WindowPlan(dataclasses.replace(table, weight=np.array([weight, 1.0])), 640, 640, seed=1, slots=2)
+    assert plan.num_windows == 288 and len(plan) == 144 + 144 * weight
+    assert plan.samples_by_source() == {"a": 144 * weight, "b": 144}
+    seen = np.zeros(288, int)
+    for epoch in range(4):
+        index = plan.at_many(epoch, np.arange(len(plan))).index
+        assert len(set(index.tolist())) == len(plan), "an index names one sample of an epoch"
+        assert (index % 288 >= 144).sum() == 144
+        seen += np.bincount(index % 288, minlength=288)
+    assert (seen[144:] == 4).all()
+    assert (seen[:144] == 4 * weight).all(), "over whole rounds every window has had its visits"
+
+
+@pytest.mark.parametrize(("world", "workers"), [(1, 1), (2, 3), (7, 2)])
+def test_ranks_and_workers_read_the_one_order(world, workers):
+    from skyframe.data.datamodule import StepSampler
+
+    plan = WindowPlan([fake_cube("a", 9000.0), fake_cube("b", 8000.0)], 640, 320, seed=1, slots=14)
+    index = plan.at_many(0, np.arange(len(plan))).index
+    read = np.full(len(plan), -1)
+    for rank in range(world):
+        batches = list(StepSampler(plan.num_steps, 14 // world, 1, rank, world))
+        for worker in range(workers):
+            own = pickle.loads(pickle.dumps(plan))
+            mine = np.array(batches[worker::workers]).ravel()
+            assert (read[mine] == -1).all()
+            read[mine] = own.at_many(0, mine).index
+    assert np.array_equal(read, index) and len(set(index.tolist())) == len(plan)
+    again = StepSampler(plan.num_steps, 14, 1, 0, 1)
+    again.start = 11
+    assert plan.at_many(0, np.array(list(again)).ravel()).index.tolist() == index[11 * 14 :].tolist()
 
 
 def test_positions_are_checked():
