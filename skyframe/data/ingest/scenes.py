@@ -125,17 +125,17 @@ def block_px(modality: Modality, num_dates: int, memory_mb: float, threads: int)
         InputError: not even one shard fits.
     """
     shard, bands = tile_px(modality.gsd_m)[1], len(modality.bands)
-    stored = num_dates * (bands * np.dtype(modality.dtype).itemsize + 1)
-    working = threads * bands * 24  # a window as read, in physical units and as stored
-    per_pixel = (stored + working) / 1e6
-    if per_pixel * shard**2 > memory_mb:
+    values = num_dates * bands * np.dtype(modality.dtype).itemsize
+    working = threads * bands * 64  # a window as read, and its steps to what is stored (eight bytes each, measured)
+    per_pixel, encoding = (values + num_dates + working) / 1e6, values * shard**2 / 1e6
+    if per_pixel * shard**2 + encoding > memory_mb:
         raise InputError(
             f"{modality.name}: one block of {shard} x {shard} pixels x {num_dates} dates x {bands} bands needs "
-            f"{per_pixel * shard**2:.0f} MB, expected at most memory_mb: {memory_mb:g}; raise memory_mb, lower threads "
-            "or take a shorter time"
+            f"{per_pixel * shard**2 + encoding:.0f} MB, expected at most memory_mb: {memory_mb:g}; "
+            "raise memory_mb, lower threads or take a shorter time"
         )
     side = shard
-    while side * 2 <= MAX_BLOCK_PX and per_pixel * (side * 2) ** 2 <= memory_mb:
+    while side * 2 <= MAX_BLOCK_PX and per_pixel * (side * 2) ** 2 + encoding <= memory_mb:
         side *= 2
     return side
 

@@ -44,11 +44,12 @@ def test_touches_by_hand():
 
 def test_blocks_grow_with_memory_and_never_fall_under_a_shard():
     ten = dataclasses.replace(S2, bands=tuple(Band(f"B{i}") for i in range(10)))
-    per_pixel = 100 * 21 + 4 * 10 * 24  # 100 dates stored, four threads at work
-    assert block_px(ten, 100, per_pixel * 512**2 / 1e6, 4) == 512
-    assert block_px(ten, 100, per_pixel * 512**2 / 1e6 - 1, 4) == 256
+    per_pixel = 100 * 21 + 4 * 10 * 64  # 100 dates stored, four threads at work
+    enough_mb = (per_pixel * 512**2 + 100 * 20 * 256**2) / 1e6  # and one shard being encoded
+    assert block_px(ten, 100, enough_mb + 0.01, 4) == 512
+    assert block_px(ten, 100, enough_mb - 1, 4) == 256
     assert block_px(ten, 1, 1e6, 4) == 1024
-    with pytest.raises(InputError, match=r"one block of 256 x 256 pixels x 100 dates x 10 bands needs 201 MB"):
+    with pytest.raises(InputError, match=r"one block of 256 x 256 pixels x 100 dates x 10 bands needs 436 MB"):
         block_px(ten, 100, 200, 4)
 
 
@@ -62,7 +63,7 @@ def test_overlaps_are_filled_in_order_and_far_scenes_are_not_opened(tmp_path):
         scene("b", href=str(tmp_path / "right.tif")),
         scene("c", href="nowhere.tif", bounds=(LEFT + 5000, TOP - 1000, LEFT + 6000, TOP)),
     ]
-    layer = scene_layer(S2, Grid(TARGET, LEFT, TOP, 1000, 1000), passes(scenes, TARGET), Sampling(), 100, 2)
+    layer = scene_layer(S2, Grid(TARGET, LEFT, TOP, 1000, 1000), passes(scenes, TARGET), Sampling(), 200, 2)
     values, flags = layer.read(0, 0, 100, 100)
     assert layer.days.tolist() == [7822] and values.shape == (1, 1, 100, 100) and flags.min() == 1
     assert (values[0, 0, :, :60] == 1000).all() and (values[0, 0, :, 60:] == 3000).all()

@@ -236,7 +236,7 @@ def run_parts(words, parts):
 
 def test_two_processes_write_parts_of_one_cube_and_a_third_run_finishes(archive, cube, tmp_path):
     _, host = archive
-    words = write_query(tmp_path, host, memory_mb=20)  # blocks of one shard: eight of them
+    words = write_query(tmp_path, host, memory_mb=40)  # blocks of one shard: eight of them
     codes, said = run_parts(words, ["1/2", "2/2"])
     assert codes == [0, 0], said
     assert not words[2].exists()
@@ -247,7 +247,7 @@ def test_two_processes_write_parts_of_one_cube_and_a_third_run_finishes(archive,
 
 
 def test_two_writers_on_the_same_shards_are_safe(archive, cube, tmp_path):
-    words = write_query(tmp_path, archive[1], memory_mb=20)
+    words = write_query(tmp_path, archive[1], memory_mb=40)
     codes, said = run_parts(words, ["1/1", "1/1"])
     assert codes == [0, 0], said
     assert_same_layers(open_cube(ingest(*words)), cube)
@@ -330,7 +330,7 @@ def test_a_region_becomes_many_cubes_each_job_takes_whole_ones(archive, cube, tm
         ({"area": {"crs": TARGET, "bbox_m": [0, 0, 3200, 3200]}}, r"finds no item"),
         (
             {"memory_mb": 1},
-            r"s2: one block of 256 x 256 pixels x 4 dates x 2 bands needs 14 MB, expected at most memory_mb",
+            r"s2: one block of 256 x 256 pixels x 4 dates x 2 bands needs 36 MB, expected at most memory_mb",
         ),
         ({"threads": 0}, r"threads 0"),
     ],
