@@ -220,7 +220,7 @@ def main() -> None:
         size_mb = path.stat().st_size / 1e6
         starts = start_ups(path)
         plan = build(path)
-        orders = []
+        orders: list[str] = []
         for epoch in (1, 0):
             index, shard = whole_epoch(plan, epoch)
             orders.insert(0, prove_order(plan, epoch, index, shard))

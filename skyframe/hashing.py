@@ -88,8 +88,8 @@ def _feistel(value: Hashes, half: Hashes, key: Hashes) -> Hashes:
     mask = (np.uint64(1) << half) - np.uint64(1)
     left, right = value >> half, value & mask
     for turn in range(4):
-        salt: Hashes = np.add(key, np.uint64(turn * GOLDEN & MASK), dtype=np.uint64)
-        mixed = _mix_many(salt + right * np.uint64(MIX1))
+        salted: Hashes = np.add(key, np.uint64(turn * GOLDEN & MASK), dtype=np.uint64)
+        mixed = _mix_many(np.add(salted, right * np.uint64(MIX1), dtype=np.uint64))
         left, right = right, left ^ (mixed & mask)
     return (left << half) | right
 
