@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skyframe.data.cube import NODATA, tile_px
-from skyframe.data.ingest import gfmap, treesatai, worldcereal
+from skyframe.data.ingest import cf, earthnet, eolearn, gfmap, presto, treesatai, worldcereal
 from skyframe.data.ingest.source import Block, Layer, Source
 from skyframe.data.ingest.units import check_plausible
 from skyframe.data.write import CubeWriter
@@ -24,8 +24,13 @@ SOURCES: dict[str, Callable[[Sequence[Path], CubeSpec, ExitStack], Source]] = {
     "worldcereal": worldcereal.open_source,
     "gfmap": gfmap.open_source,
     "treesatai": treesatai.open_source,
+    "eolearn": eolearn.open_source,
+    "cf": cf.open_source,
+    "earthnet": earthnet.open_source,
+    "presto": presto.open_source,
 }
-"""Source kind -> the function that opens its files. The spec of the same name in data_specs/ goes with it."""
+"""Source kind -> the function that opens its files. The spec of the same name in data_specs/ goes with it; `cf` reads
+cubes of any kind and has none."""
 
 Tick = Callable[[int, int, str], None]
 """Called after every block with blocks done, blocks in all and the modality's name."""
@@ -62,6 +67,8 @@ def ingest(
             f"{', '.join(SOURCES)}{did_you_mean(source_kind, SOURCES)}"
         )
     _check_extra()
+    if spec_name is None and source_kind == "cf":
+        raise InputError("ingest cf: no spec, expected one that says which variables are which bands; give --spec")
     spec = CubeSpec.load(spec_name or source_kind)
     listed = [source_paths] if isinstance(source_paths, str | Path) else list(source_paths)
     with ExitStack() as files:
