@@ -59,7 +59,18 @@ def simulate(cube: Path, extent: str, seed: int, climate: str, origin: str, year
 @click.argument("cube", type=click.Path(path_type=Path))
 @click.option("--spec", default=None, help="name in data_specs/ or a YAML file; the kind's own by default")
 def ingest(kind: str, sources: tuple[Path, ...], cube: Path, spec: str | None) -> None:
-    """Turn real files into a cube: KIND is worldcereal, gfmap or treesatai."""
+    """Turn real files into a cube.
+
+    \b
+    KIND is one of
+      worldcereal  one openEO netCDF: monthly Sentinel-2, Sentinel-1, weather, terrain
+      gfmap        a Sentinel-2 and a Sentinel-1 netCDF of openEO-GFMAP
+      treesatai    an HDF5 of series and a TIFF of the same name
+      eolearn      an EOPatch folder, and a .npy of scenes with all bands
+      cf           any Zarr v2/v3 or netCDF cube in CF form; --spec says what to take
+      earthnet     an EarthNet2021x or GreenEarthNet netCDF mini-cube
+      presto       a folder of Presto's point series: one row of pixels a site
+    """
     from skyframe.data.ingest import ingest as run
 
     with _progress("ingest") as bar:
@@ -102,6 +113,46 @@ def verify(cube: Path) -> None:
         raise InputError(f"{cube}: {len(found)} damages, named above, expected none; restore it or write it again")
     chunks = sum(sum(record.shards.values()) for record in opened.manifest.arrays.values())
     click.echo(f"{cube}: {chunks:,} chunks in {len(opened.manifest.arrays)} arrays are whole")
+
+
+@cli.command()
+@click.argument("cubes", nargs=-1, required=True, metavar="CUBE...")
+@click.option("--spec", default=None, help="spec to compare with; --write's, or the first cube's own by default")
+@click.option("--write", type=click.Path(path_type=Path), default=None, help="spec file that gets mean and std")
+@click.option("--samples", default=512, show_default=True, help="chunks read per modality, at most")
+@click.option("--seed", default=0, show_default=True, help="which chunks")
+@click.option(
+    "--picture", type=click.Path(path_type=Path), default=None, help="PNG to draw; CUBE.stats.png by default"
+)
+def stats(
+    cubes: tuple[str, ...], spec: str | None, write: Path | None, samples: int, seed: int, picture: Path | None
+) -> None:
+    """Measure mean, std and quantiles per band over clear pixels, and say where the spec contradicts them."""
+    from rich.console import Console
+
+    from skyframe.data.contradictions import contradictions
+    from skyframe.data.cube import find_cubes
+    from skyframe.data.spec_edit import write_statistics
+    from skyframe.data.statistics import measure
+    from skyframe.data.statistics_report import draw_statistics, statistics_table
+    from skyframe.spec import CubeSpec
+
+    if write is not None and not write.is_file():
+        raise InputError(f"{write}: no such file, expected a spec to write mean and std into; give its path")
+    opened = find_cubes(cubes, "stats")
+    declared = CubeSpec.load(write or spec) if write or spec else opened[0].spec
+    with _progress("stats") as bar:
+        found = measure(opened, declared, samples, seed, bar)
+    target = picture or opened[0].path.with_name(opened[0].path.name + ".stats.png")
+    draw_statistics(declared, found, target)
+    console = Console()
+    console.print(statistics_table(declared, found))
+    for sentence in contradictions(declared, found):
+        console.print(f"warning: {sentence}", markup=False)
+    click.echo(f"drew {target}")
+    if write is not None:
+        names = write_statistics(write, found)
+        click.echo(f"wrote mean and std of {', '.join(names) or 'nothing'} to {write}")
 
 
 @cli.command()

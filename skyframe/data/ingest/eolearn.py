@@ -89,6 +89,7 @@ class _Patch:
         self.order = sorted(range(len(stamps)), key=lambda i: stamps[i])
         self.days = np.array([day_of(stamps[i].date()) for i in self.order], np.int32)
         self.shape_px = tuple(int(n) for n in self.array("mask/CLM").shape[1:3])
+        self.array("mask/IS_VALID")
 
     def _json(self, name: str, kind: type) -> Any:
         path = self.folder / name
