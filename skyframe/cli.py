@@ -121,9 +121,7 @@ def verify(cube: Path) -> None:
 @click.option("--write", type=click.Path(path_type=Path), default=None, help="spec file that gets mean and std")
 @click.option("--samples", default=512, show_default=True, help="chunks read per modality, at most")
 @click.option("--seed", default=0, show_default=True, help="which chunks")
-@click.option(
-    "--picture", type=click.Path(path_type=Path), default=None, help="PNG to draw; CUBE.stats.png by default"
-)
+@click.option("--picture", type=click.Path(path_type=Path), default=None, help="PNG to draw; CUBE.stats.png by default")
 def stats(
     cubes: tuple[str, ...], spec: str | None, write: Path | None, samples: int, seed: int, picture: Path | None
 ) -> None:
@@ -140,18 +138,23 @@ def stats(
     if write is not None and not write.is_file():
         raise InputError(f"{write}: no such file, expected a spec to write mean and std into; give its path")
     opened = find_cubes(cubes, "stats")
-    declared = CubeSpec.load(write or spec) if write or spec else opened[0].spec
+    named = write or spec
+    declared = CubeSpec.load(named) if named else opened[0].spec
+    target = picture or opened[0].path.with_name(opened[0].path.name + ".stats.png")
+    if not target.parent.is_dir():
+        raise InputError(
+            f"{target}: no folder {target.parent}, expected one for the picture; make it or give --picture"
+        )
     with _progress("stats") as bar:
         found = measure(opened, declared, samples, seed, bar)
-    target = picture or opened[0].path.with_name(opened[0].path.name + ".stats.png")
+    names = write_statistics(write, found) if write is not None else []
     draw_statistics(declared, found, target)
     console = Console()
     console.print(statistics_table(declared, found))
     for sentence in contradictions(declared, found):
-        console.print(f"warning: {sentence}", markup=False)
+        console.print(f"warning: {sentence}", markup=False, soft_wrap=True)
     click.echo(f"drew {target}")
     if write is not None:
-        names = write_statistics(write, found)
         click.echo(f"wrote mean and std of {', '.join(names) or 'nothing'} to {write}")
 
 

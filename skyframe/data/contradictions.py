@@ -1,4 +1,4 @@
-"""Where a spec contradicts its data: a unit that cannot be, statistics far off, constant, saturated or swapped bands."""
+"""Where a spec contradicts its data: impossible units, statistics far off, constant, saturated or swapped bands."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def _unit(modality: Modality, measured: ModalityStatistics) -> list[str]:
         low, high = COMMON_LEVEL[kind]
         if kind == "dB" and min(band.quantiles[0] for band in measured.bands) >= 0:
             return [
-                f"{modality.name}: units dB but hardly a value is below 0 (median {middle:.4g}), as in linear power or an "
-                "amplitude code; convert to dB or correct units"
+                f"{modality.name}: units dB but hardly a value is below 0 (median {middle:.4g}), as in linear "
+                "power or an amplitude code; convert to dB or correct units"
             ]
         if low <= middle <= high:
             return []
@@ -60,12 +60,12 @@ def _unit(modality: Modality, measured: ModalityStatistics) -> list[str]:
         if kind == "reflectance":
             guess = ", as of values 0-1 read as 0-10000" if middle < low else ", as of values 0-10000 read as 0-1"
         return [
-            f"{modality.name}: the median is {middle:.4g} {modality.units}, expected {low:g} to {high:g}{guess}; correct "
-            "scale or units"
+            f"{modality.name}: the median is {middle:.4g} {modality.units}, expected {low:g} to "
+            f"{high:g}{guess}; correct scale or units"
         ]
     if "power" in modality.units and min(band.low for band in measured.bands) < 0:
-        return [f"{modality.name}: units {modality.units} but values fall to {min(b.low for b in measured.bands):.4g}, as "
-                "in dB; correct units"]  # fmt: skip
+        lowest = min(band.low for band in measured.bands)
+        return [f"{modality.name}: units {modality.units} but values fall to {lowest:.4g}, as in dB; correct units"]
     return []
 
 
@@ -76,8 +76,8 @@ def _shape(modality: Modality, band: BandStatistics) -> list[str]:
     is_class = modality.units == "class" or len(np.unique(band.values)) <= 32
     if band.at_high > SATURATED_SHARE and not is_class:
         return [
-            f"{where}: {band.at_high:.1%} of the clear pixels hold just the highest value {band.high:.6g}, as where values "
-            "are cut off; look for saturation or a fill value taken as data"
+            f"{where}: {band.at_high:.1%} of the clear pixels hold just the highest value {band.high:.6g}, as "
+            "where values are cut off; look for saturation or a fill value taken as data"
         ]
     return []
 
@@ -95,8 +95,8 @@ def _declared(modality: Modality, measured: ModalityStatistics) -> list[str]:
         return []
     return [
         f"{modality.name}: measured mean +- std differ from the spec's in {', '.join(off)}, expected a mean within "
-        f"{MEAN_STDS:g} std and a std of 1/{NARROW_FACTOR:g} to {WIDE_FACTOR:g} times the declared; take the measured ones "
-        "(--write) where these cubes stand for the whole archive, or check the source"
+        f"{MEAN_STDS:g} std and a std of 1/{NARROW_FACTOR:g} to {WIDE_FACTOR:g} times the declared; take the "
+        "measured ones (--write) where these cubes stand for the whole archive, or check the source"
     ]
 
 
@@ -115,6 +115,6 @@ def _swapped(modality: Modality, measured: ModalityStatistics) -> list[str]:
         return []
     pairs = ", ".join(f"{measured.bands[i].name} looks like {measured.bands[best[i]].name}" for i in moved)
     return [
-        f"{modality.name}: {pairs} by the declared means (off by {there.mean():.2g} std in that order, {here.mean():.2g} in "
-        "the spec's); check the order of the bands"
+        f"{modality.name}: {pairs} by the declared means (off by {there.mean():.2g} std in that order, "
+        f"{here.mean():.2g} in the spec's); check the order of the bands"
     ]

@@ -43,9 +43,7 @@ def write_statistics(path: Path, found: Mapping[str, ModalityStatistics]) -> lis
         if min(numbers["std"]) <= 0:  # a constant band has no spread to divide by
             continue
         lines = _edit(lines, name, numbers, path.name)
-        expected[name] = dataclasses.replace(
-            expected[name], mean=tuple(numbers["mean"]), std=tuple(numbers["std"])
-        )
+        expected[name] = dataclasses.replace(expected[name], mean=tuple(numbers["mean"]), std=tuple(numbers["std"]))
         written.append(name)
     content = "\n".join(lines) + "\n"
     if CubeSpec.from_dict(yaml.safe_load(content), path.name) != dataclasses.replace(spec, modalities=expected):
@@ -100,8 +98,8 @@ def _block(lines: Sequence[str], name: str, where: str) -> tuple[int, int, int]:
             if inner:
                 return number + 1, end, inner[0]
     raise InputError(
-        f"{where}: modality {name} is not a block of its own under modalities:, expected one key a line; put mean and std "
-        "in by hand"
+        f"{where}: modality {name} is not a block of its own under modalities:, expected one key a line; put "
+        "mean and std in by hand"
     )
 
 

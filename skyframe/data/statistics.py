@@ -131,8 +131,8 @@ def measure(
                 found[name] = _joined(modality, parts)
     if not found:
         raise InputError(
-            f"stats: no clear pixel of {', '.join(spec.modalities)} in {', '.join(c.name for c in cubes)}, expected some; "
-            "give other cubes or another spec"
+            f"stats: no clear pixel of {', '.join(spec.modalities)} in {', '.join(c.name for c in cubes)}, "
+            "expected some; give other cubes or another spec"
         )
     return found
 
@@ -159,13 +159,13 @@ def _units(cubes: Sequence[Cube], modality: Modality, samples: int, seed: int) -
     made = []
     for position in np.minimum(positions, total - 1) if count < total else np.arange(total):
         at = int(np.searchsorted(ends, position, side="right"))
-        cube, top, left, rows, columns, groups = shards[at]
+        which, top, left, rows, columns, groups = shards[at]
         cell, group = divmod(int(position - (ends[at - 1] if at else 0)), groups)
-        layout = cubes[cube].manifest.arrays[f"{modality.name}/valid"].layout
+        layout = cubes[which].manifest.arrays[f"{modality.name}/valid"].layout
         (dates, height, width), chunk = layout.shape, layout.chunk[-1]
         y, x = top + cell // columns * chunk, left + cell % columns * chunk
         box = y, min(y + chunk, height), x, min(x + chunk, width)
-        made.append(_Unit(cube, box, np.arange(group, dates, groups), (seed, modality.name, cube, y, x, group)))
+        made.append(_Unit(which, box, np.arange(group, dates, groups), (seed, modality.name, which, y, x, group)))
     return made
 
 

@@ -147,16 +147,14 @@ def _require(data: xr.Dataset, names: Sequence[str], where: str) -> tuple[str, .
     return axes.pop()
 
 
-def _layer(
-    modality: Modality, source: ModalitySource, data: xr.Dataset, extent: tuple[int, int], where: str
-) -> Layer:
+def _layer(modality: Modality, source: ModalitySource, data: xr.Dataset, extent: tuple[int, int], where: str) -> Layer:
     names = variable_names(modality, source)
     axes = _require(data, names, where)
     has_time = "t" in axes
     if has_time == (modality.kind == "static"):
         raise InputError(
-            f"{where}: kind {modality.kind} and {names[0]} has {'dates' if has_time else 'no dates'}, expected a static "
-            "modality to have none and others to have them; correct the kind in the spec"
+            f"{where}: kind {modality.kind} and {names[0]} has {'dates' if has_time else 'no dates'}, expected "
+            "a static modality to have none and others to have them; correct the kind in the spec"
         )
     if "y" in axes and extent != (data.sizes["y"], data.sizes["x"]):
         raise InputError(

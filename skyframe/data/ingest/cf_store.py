@@ -128,7 +128,9 @@ def decode(
     if attributes.get("_Unsigned") == "true" and raw.dtype.kind == "i":
         raw = raw.view(f"u{raw.dtype.itemsize}")
     low, high = attributes.get("valid_range", (-np.inf, np.inf))
-    gone |= (raw < max(low, attributes.get("valid_min", -np.inf))) | (raw > min(high, attributes.get("valid_max", np.inf)))
+    gone |= (raw < max(low, attributes.get("valid_min", -np.inf))) | (
+        raw > min(high, attributes.get("valid_max", np.inf))
+    )
     physical = raw.astype(np.float64) * attributes.get("scale_factor", 1.0) + attributes.get("add_offset", 0.0)
     physical = np.where(gone, np.nan, physical)
     if "t" not in chosen.dims:
@@ -176,6 +178,7 @@ def _crs(data: xr.Dataset, where: str) -> tuple[str, float]:
 
 
 def _in_degrees(data: xr.Dataset) -> bool:
-    return str(data["y"].attrs.get("units", "")).lower().startswith("degree") or data["y"].attrs.get(
-        "standard_name"
-    ) == "latitude"
+    return (
+        str(data["y"].attrs.get("units", "")).lower().startswith("degree")
+        or data["y"].attrs.get("standard_name") == "latitude"
+    )

@@ -81,8 +81,10 @@ def open_source(paths: Sequence[Path], spec: CubeSpec, files: ExitStack) -> Sour
     check_modalities(spec, "earthnet", ("s2", "weather", "weather_more", "terrain"))
     where = paths[0].name
     data = open_store(paths[0], files)
-    if "t" not in data.dims or any(m.name == "s2" for m in spec.modalities.values()) and "s2_SCL" not in data:
-        raise InputError(f"{where}: has no time or no s2_SCL, expected an EarthNet mini-cube; check which file was given")
+    if "t" not in data.dims or ("s2" in spec.modalities and "s2_SCL" not in data):
+        raise InputError(
+            f"{where}: has no time or no s2_SCL, expected an EarthNet mini-cube; check which file was given"
+        )
     sizes = {m.gsd_m for m in spec.modalities.values() if not m.name.startswith("weather")} or {20.0}
     grid = grid_of(data, min(sizes), where)
     layers = tuple(_layer(m, data, grid, where) for m in spec.modalities.values())
@@ -188,8 +190,8 @@ def _land_cover(data: xr.Dataset, name: str, where: str) -> NDArray[np.uint8]:
     strange = codes[(classes == 0) & ~np.isnan(codes) & (codes != 0)]
     if strange.size:
         raise InputError(
-            f"{where}: esawc_lc holds {strange[0]:g}, expected WorldCover's {', '.join(map(str, WORLDCOVER))}; fetch the "
-            "file again or use a spec without land_cover"
+            f"{where}: esawc_lc holds {strange[0]:g}, expected WorldCover's {', '.join(map(str, WORLDCOVER))}; "
+            "fetch the file again or use a spec without land_cover"
         )
     return classes
 
@@ -198,7 +200,9 @@ def _require(data: xr.Dataset, names: Sequence[str], where: str) -> None:
     lost = [n for n in names if n not in data]
     if lost:
         found = ", ".join(str(v) for v in data.data_vars)
-        raise InputError(f"{where}: no variable {', '.join(lost)}, found {found}; use a spec that lists what the file has")
+        raise InputError(
+            f"{where}: no variable {', '.join(lost)}, found {found}; use a spec that lists what the file has"
+        )
 
 
 def _whole(modality: Modality, days: NDArray[np.int32], values: NDArray[Any], flags: NDArray[np.uint8]) -> Layer:

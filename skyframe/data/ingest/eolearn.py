@@ -35,7 +35,7 @@ from skyframe.spec import CubeSpec, Grid, InputError, Modality
 
 S2_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
 SAME_NDVI = 1e-6
-"""Mean difference up to which a scene is an acquisition of the patch; the sample's other dates are off by 0.02 or more."""
+"""Mean difference up to which a scene is an acquisition of the patch; the sample's other dates differ by over 0.02."""
 
 MAX_DRIFT_PX = 0.1  # ours
 """Pixels by which the patch's far edge may lie off a grid of whole `gsd_m`: Sentinel Hub cuts a box given in degrees
@@ -196,8 +196,8 @@ def _series(
 def _scenes(modality: Modality, patch: _Patch, given: Sequence[Path]) -> Layer:
     if not given:
         raise InputError(
-            f"{patch.folder.name}: no data/BANDS.npy and no .npy of scenes was named, expected one because the spec lists "
-            "s2; name the scenes' file after the folder or use a spec without s2"
+            f"{patch.folder.name}: no data/BANDS.npy and no .npy of scenes was named, expected one because the "
+            "spec lists s2; name the scenes' file after the folder or use a spec without s2"
         )
     scenes = load_array(given[0])
     if scenes.ndim != 4 or scenes.shape[1:] != (*patch.shape_px, len(S2_BANDS)):
@@ -238,7 +238,7 @@ def _positions(modality: Modality, known: Sequence[str], stored: int, where: str
     strange = [band for band in modality.band_names if band not in known]
     if strange or stored != len(known):
         raise InputError(
-            f"{where}: {modality.name} asks for {', '.join(modality.band_names)} of {stored} stored bands, expected some "
-            f"of {', '.join(known)}; correct the spec or save the patch with those bands"
+            f"{where}: {modality.name} asks for {', '.join(modality.band_names)} of {stored} stored bands, "
+            f"expected some of {', '.join(known)}; correct the spec or save the patch with those bands"
         )
     return [known.index(band) for band in modality.band_names]

@@ -59,8 +59,10 @@ def open_netcdf(path: Path, files: ExitStack) -> xr.Dataset:
 def in_order(data: xr.Dataset) -> xr.Dataset:
     """North row, west column and first date first."""
     for name, ascending in (("t", True), ("y", False), ("x", True)):
-        steps = np.diff(data[name].values).astype(np.float64) * (1 if ascending else -1) if name in data.dims else []
-        if (np.asarray(steps) < 0).any():  # only then: sorted reads pick by index, which HDF5 does slowly
+        if name not in data.dims:
+            continue
+        steps = np.diff(data[name].values).astype(np.float64) * (1 if ascending else -1)
+        if (steps < 0).any():  # only then: sorted reads pick by index, which HDF5 does slowly
             data = data.sortby(name, ascending=ascending)
     return data
 

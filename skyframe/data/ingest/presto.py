@@ -61,8 +61,8 @@ def open_source(paths: Sequence[Path], spec: CubeSpec, files: ExitStack) -> Sour
     gsd_m = {m.gsd_m for m in spec.modalities.values()} | {label.gsd_m for label in spec.labels.values()}
     if len(gsd_m) != 1:
         raise InputError(
-            f"spec {spec.name}: gsd_m differ ({', '.join(f'{g:g}' for g in sorted(gsd_m))}), expected one because a site "
-            "is one pixel of every modality; give all the same"
+            f"spec {spec.name}: gsd_m differ ({', '.join(f'{g:g}' for g in sorted(gsd_m))}), expected one "
+            "because a site is one pixel of every modality; give all the same"
         )
     folder, used = paths[0], ["s1_s2_era5_srtm", "month", "latlon"]
     series, months, places = (load_array(folder / f"{name}.npy") for name in used)
@@ -141,8 +141,8 @@ def _layer(
     strange = [band for band in modality.band_names if band not in known]
     if strange:
         raise InputError(
-            f"{where}: {modality.name} has no band {', '.join(strange)}, expected some of {', '.join(known)}; take it out "
-            "of the spec"
+            f"{where}: {modality.name} has no band {', '.join(strange)}, expected some of {', '.join(known)}; "
+            "take it out of the spec"
         )
     bands = [known.index(band) for band in modality.band_names]
     factors = [TO_UNITS.get(band, TO_UNITS["B"] if band in S2_BANDS else (1.0, 0.0)) for band in modality.band_names]
@@ -168,7 +168,9 @@ def _layer(
 
 def _label(folder: Path, name: str, sites: int, dtype: str, used: list[str]) -> NDArray[Any]:
     if name not in LABELS:
-        raise InputError(f"{folder.name}: no label {name}, expected some of {', '.join(LABELS)}; take it out of the spec")
+        raise InputError(
+            f"{folder.name}: no label {name}, expected some of {', '.join(LABELS)}; take it out of the spec"
+        )
     values = load_array(folder / f"{LABELS[name]}.npy")
     used.append(LABELS[name])
     if values.shape != (sites,):

@@ -134,9 +134,7 @@ def keep_db(values: NDArray[Any]) -> tuple[NDArray[np.int16], NDArray[np.bool_]]
     return _store_db(np.where(gone, 0.0, values).astype(np.float64), gone)
 
 
-def to_stored(
-    physical: NDArray[Any], modality: Modality, where: str
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def to_stored(physical: NDArray[Any], modality: Modality, where: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Values in the modality's units as stored values.
 
     Args:
@@ -164,8 +162,8 @@ def to_stored(
             worst = np.broadcast_to(physical, stored.shape)[outside]
             raise InputError(
                 f"{where}: holds {float(worst[np.argmax(np.abs(worst))]):.6g} {modality.units}, expected what "
-                f"{modality.dtype} holds at scale {modality.scale:g} and offset {modality.offset:g}; correct the unit, or "
-                "give the modality a wider dtype in the spec"
+                f"{modality.dtype} holds at scale {modality.scale:g} and offset {modality.offset:g}; correct "
+                "the unit, or give the modality a wider dtype in the spec"
             )
     lost = np.asarray(gone.any(axis=1))
     return np.where(lost[:, None], 0, stored).astype(dtype), lost

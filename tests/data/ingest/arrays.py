@@ -11,7 +11,7 @@ ROWS, COLUMNS = 5, 4
 
 
 def write_eopatch(folder: Path, **changes) -> Path:
-    """A patch of 3 dates x 5 x 4 pixels of 10 m; NDVI of date i in the file is 0.1 * (i + 1), its last column clouded."""
+    """A patch of 3 dates x 5 x 4 pixels of 10 m; NDVI of date i in the file is 0.1 * (i + 1), its last column cloud."""
     dates = len(EOLEARN_DATES)
     ndvi = np.full((dates, ROWS, COLUMNS, 1), 0.1, np.float32) * np.arange(1, dates + 1)[:, None, None, None]
     cloud = np.zeros(ndvi.shape, np.uint8)

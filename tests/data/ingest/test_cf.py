@@ -45,7 +45,9 @@ def test_encodings_by_hand():
     assert decode(everywhere, box, (1, 4), "a").tolist() == [[[1.0] * 4], [[2.0] * 4]]
 
 
-FLAGGED = CF_SPEC.replace("[{name: sst}, {name: chl}]", "[{name: warmth}]") + """
+FLAGGED = (
+    CF_SPEC.replace("[{name: sst}, {name: chl}]", "[{name: warmth}]")
+    + """
   depth: {kind: static, bands: [{name: depth}], gsd_m: 1113.2, units: m, dtype: int16}
   weather: {kind: weather, bands: [{name: wind}], gsd_m: 5000, units: m s-1, dtype: float32}
 labels:
@@ -57,6 +59,7 @@ source:
     plus: 32.0
     flags: {variable: scene, nodata: [0], cloud: [2, 3], shadow: [4]}
 """
+)
 
 
 def flagged(bits=False):
@@ -101,9 +104,13 @@ def test_flags_as_bits(tmp_path):
         ("kind: series", "kind: static", "kind static and sst has dates"),
         ("dtype: float32", "dtype: uint8\n    scale: 0.01", "sea: holds 11.43 mixed, expected what uint8 holds"),
         ("modalities:", "source:\n  see: {factor: 2}\nmodalities:", "source: 'see' is no modality.*did you mean 'sea'"),
-        ("modalities:", "source:\n  sea: {facto: 2}\nmodalities:", "source.sea: unknown key 'facto'; did you mean 'factor'"),
+        (
+            "modalities:",
+            "source:\n  sea: {facto: 2}\nmodalities:",
+            "source.sea: unknown key 'facto'; did you mean 'factor'",
+        ),
         ("modalities:", "source:\n  sea: {variables: {ssst: a}}\nmodalities:", "ssst is no band of sea"),
-        ("modalities:", "source:\n  sea: {flags: {variable: scl}}\nmodalities:", "no variable scl, found sst, chl"),
+        ("modalities:", "source:\n  sea: {flags: {variable: scl}}\nmodalities:", "sea: no variable scl, found"),
     ],
 )
 def test_specs_that_contradict_the_store(tmp_path, old, new, sentence):
@@ -122,7 +129,7 @@ def test_stores_without_place_or_dates(tmp_path):
     with pytest.raises(InputError, match="no grid mapping with crs_wkt and no latitude"):
         ingest("cf", write_cf(tmp_path / "b.nc", metres), tmp_path / "c.zarr", spec)
     uneven = cf_dataset().assign_coords(lon=("lon", 7.0 + 0.01 * np.arange(8) ** 1.1, cf_dataset().lon.attrs))
-    with pytest.raises(InputError, match="x steps by .* unevenly"):
+    with pytest.raises(InputError, match=r"x steps by .* unevenly"):
         ingest("cf", write_cf(tmp_path / "d.nc", uneven), tmp_path / "c.zarr", spec)
     with pytest.raises(InputError, match="time holds int64, expected dates with CF units"):
         numbered = cf_dataset().assign_coords(time=[1, 2, 3])

@@ -78,7 +78,7 @@ def test_no_acquisition_wrong_gsd_and_the_npz_release(tmp_path):
     with pytest.raises(InputError, match="latitude steps by about 30 m, expected 20 m"):
         stretched = wide.assign_coords(lat=50.0 - 1.5 * (50.0 - wide.lat))
         ingest("earthnet", write_minicube(tmp_path / "b.nc", stretched), tmp_path / "a.zarr")
-    with pytest.raises(InputError, match="older .npz files have no coordinates"):
+    with pytest.raises(InputError, match=r"older .npz files have no coordinates"):
         ingest("earthnet", tmp_path / "29SND_2017.npz", tmp_path / "a.zarr")
 
 
@@ -86,5 +86,5 @@ def test_percent_for_reflectance_is_refused(tmp_path):
     data = minicube()
     for band in ("B02", "B03", "B04", "B8A"):
         data[f"s2_{band}"] = data[f"s2_{band}"] * 100
-    with pytest.raises(InputError, match="s2: (holds 20 reflectance|the median)"):
+    with pytest.raises(InputError, match=r"s2: holds 20 reflectance, expected what uint16 holds"):
         ingest("earthnet", write_minicube(tmp_path / "a.nc", data), tmp_path / "a.zarr")

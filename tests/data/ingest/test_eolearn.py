@@ -112,14 +112,18 @@ def test_real_patch_by_hand(real):
     assert days[0] == 5670 and days[-1] == 6565  # 2015-07-11, 2017-12-22
     assert cube.days("s2").tolist() == [5670, 5690, 5710, 5720, 5730]  # 11 and 31 July, 20 and 30 August, 9 September
     assert (cube.grid.width_m, cube.grid.height_m) == (1000.0, 1010.0)
-    assert cube.grid.x0_m == pytest.approx(465180.79, abs=0.01) and cube.grid.y0_m == pytest.approx(5080254.76, abs=0.01)
+    assert cube.grid.x0_m == pytest.approx(465180.79, abs=0.01) and cube.grid.y0_m == pytest.approx(
+        5080254.76, abs=0.01
+    )
     window = Window("", 10.0, 0.0, 1000.0)
     series, ndvi = read_series(cube, window), np.load(folder / "TestEOPatch/data/NDVI.npy")[..., 0]
     assert np.abs(series["ndvi"].values[:, 0] * 1e-4 - ndvi[:, 1:]).max() < 5.1e-5
     assert 1 - series["ndvi"].valid.mean() == pytest.approx(np.load(folder / "TestEOPatch/mask/CLM.npy")[:, 1:].mean())
     scenes = np.load(folder / "REFERENCE_SCENES.npy")[[4, 1, 0, 3, 2], 1:]
     assert np.abs(series["s2"].values * 1e-4 - np.moveaxis(scenes, -1, 1)).max() < 5.1e-5
-    red, near = (series["s2"].values[:, CubeSpec.load("eolearn").modality("s2").band_names.index(b)] for b in ("B04", "B08"))
+    red, near = (
+        series["s2"].values[:, CubeSpec.load("eolearn").modality("s2").band_names.index(b)] for b in ("B04", "B08")
+    )
     assert np.abs((near - red.astype(float)) / (near + red.astype(float)) - ndvi[:5, 1:]).max() < 2e-3
     values, counts = np.unique(read_label(cube, "land_cover", window), return_counts=True)
     assert values.tolist() == [0, 1, 2, 3, 4, 8] and counts[2] / 10_000 == pytest.approx(0.75, abs=0.01)

@@ -120,15 +120,28 @@ def test_a_missing_extra_is_named(tmp_path, source, monkeypatch):
         ingest("worldcereal", source, tmp_path / "a.zarr")
 
 
-@pytest.mark.parametrize("kind", SOURCES)
-def test_the_command_in_the_head_of_a_spec_names_its_kind(kind):
-    text = find_yaml("data_specs", kind).read_text(encoding="utf-8")
-    (command,) = re.findall(r"Ingest: skyframe (ingest .* CUBE)", text)
+@pytest.mark.parametrize("name", [*(kind for kind in SOURCES if kind != "cf"), "ocean_colour", "fusets"])
+def test_the_command_in_the_head_of_a_spec_names_its_kind(name):
+    """The kind of its own name, or `cf`, which needs the spec to be named."""
+    text = find_yaml("data_specs", name).read_text(encoding="utf-8")
+    (command,) = re.findall(r"Ingest: skyframe (ingest .* CUBE.*)", text)
     with cli.ingest.make_context("ingest", command.split()[1:]) as context:
-        assert context.params["kind"] == kind and context.params["sources"] and context.params["spec"] is None
+        given = context.params["kind"], context.params["spec"]
+        assert given == ((name, None) if name in SOURCES else ("cf", name)) and context.params["sources"]
 
 
-@pytest.mark.parametrize("kind", SOURCES)
+def test_the_help_has_a_line_for_every_kind():
+    lines = [line.split() for line in (cli.ingest.help or "").splitlines()]
+    assert set(SOURCES) <= {words[0] for words in lines if len(words) > 2}
+
+
+@pytest.mark.parametrize("kind", ["eolearn", "presto"])
+def test_the_top_of_the_atmosphere_does_not_mix_with_the_ground(kind):
+    ours, ground = (CubeSpec.load(name).modality("s2") for name in (kind, "simulated_earth"))
+    assert ours.units == "top-of-atmosphere reflectance" != ground.units  # readers refuse another unit
+
+
+@pytest.mark.parametrize("kind", ["worldcereal", "gfmap", "treesatai"])
 def test_shipped_specs_mix_with_simulated_cubes(kind):
     """What a reader demands of a cube to read it with the canonical spec of a run."""
     spec, canonical = CubeSpec.load(kind), CubeSpec.load("simulated_earth")
