@@ -69,9 +69,13 @@ def ingest(kind: str, sources: tuple[Path, ...], cube: Path, spec: str | None, p
 
     \b
     KIND         SOURCES
-    worldcereal  one netCDF: monthly Sentinel-2 and -1, weather, terrain
-    gfmap        netCDFs of Sentinel-2 and Sentinel-1 on their own dates
-    treesatai    HDF5 and TIFF of one patch
+    worldcereal  one openEO netCDF: monthly Sentinel-2, Sentinel-1, weather, terrain
+    gfmap        a Sentinel-2 and a Sentinel-1 netCDF of openEO-GFMAP
+    treesatai    an HDF5 of series and a TIFF of the same name
+    eolearn      an EOPatch folder, and a .npy of scenes with all bands
+    cf           any Zarr v2/v3 or netCDF cube in CF form; --spec says what to take
+    earthnet     an EarthNet2021x or GreenEarthNet netCDF mini-cube
+    presto       a folder of Presto's point series: one row of pixels a site
     stac         a YAML that says what to search on which STAC server
     geotiff      a YAML that describes a folder of dated GeoTIFF scenes
     """
@@ -180,6 +184,49 @@ def plan(recipe: str, overrides: tuple[str, ...]) -> None:
 
     for table in describe_plan(load_recipe(recipe, overrides)):
         Console().print(table)
+
+
+@cli.command()
+@click.argument("cubes", nargs=-1, required=True, metavar="CUBE...")
+@click.option("--spec", default=None, help="spec to compare with; --write's, or the first cube's own by default")
+@click.option("--write", type=click.Path(path_type=Path), default=None, help="spec file that gets mean and std")
+@click.option("--samples", default=512, show_default=True, help="chunks read per modality, at most")
+@click.option("--seed", default=0, show_default=True, help="which chunks")
+@click.option("--picture", type=click.Path(path_type=Path), default=None, help="PNG to draw; CUBE.stats.png by default")
+def stats(
+    cubes: tuple[str, ...], spec: str | None, write: Path | None, samples: int, seed: int, picture: Path | None
+) -> None:
+    """Measure mean, std and quantiles per band over clear pixels, and say where the spec contradicts them."""
+    from rich.console import Console
+
+    from skyframe.data.contradictions import contradictions
+    from skyframe.data.cube import find_cubes
+    from skyframe.data.spec_edit import write_statistics
+    from skyframe.data.statistics import measure
+    from skyframe.data.statistics_report import draw_statistics, statistics_table
+    from skyframe.spec import CubeSpec
+
+    if write is not None and not write.is_file():
+        raise InputError(f"{write}: no such file, expected a spec to write mean and std into; give its path")
+    opened = find_cubes(cubes, "stats")
+    named = write or spec
+    declared = CubeSpec.load(named) if named else opened[0].spec
+    target = picture or opened[0].path.with_name(opened[0].path.name + ".stats.png")
+    if not target.parent.is_dir():
+        raise InputError(
+            f"{target}: no folder {target.parent}, expected one for the picture; make it or give --picture"
+        )
+    with _progress("stats") as bar:
+        found = measure(opened, declared, samples, seed, bar)
+    names = write_statistics(write, found) if write is not None else []
+    draw_statistics(declared, found, target)
+    console = Console()
+    console.print(statistics_table(declared, found))
+    for sentence in contradictions(declared, found):
+        console.print(f"warning: {sentence}", markup=False, soft_wrap=True)
+    click.echo(f"drew {target}")
+    if write is not None:
+        click.echo(f"wrote mean and std of {', '.join(names) or 'nothing'} to {write}")
 
 
 @cli.command()

@@ -43,7 +43,13 @@ def check_crs(crs: str, unit_m: float = 1.0) -> None:
 
 
 def place_of(grid: Grid, y_m: float, x_m: float) -> NDArray[np.float64]:
-    """Latitude and longitude (degrees, float64 `[2]`) of a point `y_m` south and `x_m` east of the grid's corner."""
+    """Latitude and longitude (degrees, float64 `[2]`) of a point `y_m` south and `x_m` east of the grid's corner.
+
+    In a store of points it is the place of the site in whose row the point lies.
+    """
+    if grid.places:
+        row = int(y_m / grid.height_m * len(grid.places))
+        return np.array(grid.places[min(max(row, 0), len(grid.places) - 1)], np.float64)
     x, y = (grid.x0_m + x_m) / grid.unit_m, (grid.y0_m - y_m) / grid.unit_m
     lon, lat = _to_degrees(grid.crs, grid.unit_m).transform(x, y)
     return np.array([lat, lon], np.float64)

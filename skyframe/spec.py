@@ -161,6 +161,8 @@ class CubeSpec:
     labels: dict[str, Label] = field(default_factory=dict)
     split: Split = field(default_factory=Split)
     regions: RegionGrid = field(default_factory=RegionGrid)
+    source: dict[str, Any] = field(default_factory=dict)
+    """How an ingester finds the modalities in files, by modality; each source kind checks its own keys."""
 
     @staticmethod
     def load(name_or_path: str | Path) -> CubeSpec:
@@ -214,6 +216,9 @@ class Grid:
 
     Everything in metres: those of the CRS, or where the CRS is in degrees, degrees * `unit_m`
     (`METRES_PER_DEGREE`: true to the north, nominal to the east).
+
+    `places`: only where the store holds points that do not lie side by side. Its rows are then sites, and `places`
+    has the latitude and longitude of each in degrees; corner and CRS are nominal.
     """
 
     crs: str
@@ -222,6 +227,7 @@ class Grid:
     width_m: float
     height_m: float
     unit_m: float = 1.0
+    places: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         if not (self.width_m > 0 and self.height_m > 0):

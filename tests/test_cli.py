@@ -28,6 +28,7 @@ from tests.data.ingest.sources import (
 )
 from tests.system.batches import NANO
 from tests.wrong_catalogues import WRONG_CATALOGUES
+from tests.wrong_files import WRONG_FILES
 
 HEAVY = ("torch", "pytorch_lightning", "xarray", "zarr", "deepspeed", "matplotlib", "sklearn", "pyarrow", "pandas")
 MONTHS = ("2021-01-01", "2021-02-01", "2021-03-01")
@@ -182,6 +183,7 @@ def sized(place: Place, extent: str) -> list[str]:
 
 Wrong = tuple[str, Callable[[Place], list[str]], str]
 WRONG: list[Wrong] = [
+    *WRONG_FILES,
     # recipes
     ("typo in a recipe key", lambda p: p.pretrain("train.max_step=5"), "did you mean 'max_steps'?"),
     ("wrong type", lambda p: p.pretrain("data.frames.s2=many"), "data.frames.s2: expected int, got 'many'"),

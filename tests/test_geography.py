@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from skyframe.geography import EARTH_RADIUS_KM, RegionIndex, build_regions, check_crs, equal_area_cell, place_of
-from skyframe.spec import Grid, InputError, RegionGrid
+from skyframe.spec import METRES_PER_DEGREE, Grid, InputError, RegionGrid
 
 
 def test_place_of_a_utm_point() -> None:
@@ -96,3 +96,11 @@ def test_empty_footprint_is_an_error() -> None:
 def test_regions_are_deterministic_for_any_order_of_places() -> None:
     places = _footprint()
     assert build_regions(places, RegionGrid(num_regions=5)) == build_regions(places[::-1], RegionGrid(num_regions=5))
+
+
+def test_points_have_places_of_their_own() -> None:
+    """Three sites, one row of 10 m each: the row says where, the corner nothing; borders belong to the next row."""
+    places = ((50.0, 5.0), (-33.5, 151.25), (0.0, -70.0))
+    grid = Grid("EPSG:4326", 0.0, 30.0, 10.0, 30.0, METRES_PER_DEGREE, places)
+    for y_m, row in ((5.0, 0), (10.0, 1), (25.0, 2), (30.0, 2)):
+        assert tuple(place_of(grid, y_m, 5.0)) == places[row]

@@ -1,5 +1,6 @@
 """Specs are strict: unknown keys, wrong types and impossible values are one sentence that names the place."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from skyframe.spec import (
     Modality,
     RegionGrid,
     Split,
+    build,
     did_you_mean,
     find_yaml,
     side_pixels,
@@ -145,3 +147,11 @@ def test_a_split_holds_cubes_out_by_name_or_glob():
     assert [kept.held_out(name) for name in ("test_a", "north", "south", "a_test_")] == [True, True, False, False]
     chosen = Split(train=("train_*",), test=("train_last",))
     assert [chosen.held_out(name) for name in ("train_1", "other", "train_last")] == [False, True, True]
+
+
+def test_points_and_sources_survive_json() -> None:
+    """Places come back as tuples, so that a resumed writer finds its own grid again."""
+    grid = Grid("EPSG:4326", 0.0, 20.0, 10.0, 20.0, 111_320.0, ((50.0, 5.0), (51.0, 6.0)))
+    assert build(Grid, json.loads(json.dumps(dataclasses.asdict(grid))), "manifest") == grid
+    spec = CubeSpec.from_dict({**_tree(), "source": {"s2": {"factor": 0.01}}}, "toy.yaml")
+    assert CubeSpec.from_dict(spec.to_dict(), "manifest") == spec and spec.source["s2"] == {"factor": 0.01}

@@ -134,7 +134,13 @@ def _create_sharded(root: Path, layout: ArrayLayout, dimensions: tuple[str, ...]
 
 
 def _create_grid(root: Path, group: str, grid: Grid, gsd_m: float) -> None:
-    """Pixel-centre coordinates and the CRS, as CF grid mapping and as rioxarray and GDAL read it."""
+    """Pixel-centre coordinates and the CRS, as CF grid mapping and as rioxarray and GDAL read it.
+
+    Points have no raster in any CRS: their rows are numbered, with a latitude and a longitude each.
+    """
+    if grid.places:
+        _create_points(root, group, grid, gsd_m)
+        return
     x0, y0, step = (value / grid.unit_m for value in (grid.x0_m, grid.y0_m, gsd_m))
     rows = y0 - (np.arange(side_pixels(grid.height_m, gsd_m)) + 0.5) * step
     columns = x0 + (np.arange(side_pixels(grid.width_m, gsd_m)) + 0.5) * step
@@ -146,6 +152,19 @@ def _create_grid(root: Path, group: str, grid: Grid, gsd_m: float) -> None:
     transform = f"{x0!r} {step!r} 0.0 {y0!r} 0.0 {-step!r}"
     attributes = {"crs_wkt": wkt, "spatial_ref": wkt, "GeoTransform": transform}
     _create_small(root, f"{group}/spatial_ref", np.zeros((), np.int32), (), attributes)
+
+
+def _create_points(root: Path, group: str, grid: Grid, gsd_m: float) -> None:
+    rows, columns = side_pixels(grid.height_m, gsd_m), side_pixels(grid.width_m, gsd_m)
+    sites = np.arange(rows) * len(grid.places) // rows
+    _create_small(root, f"{group}/y", sites, ("y",), {"long_name": "number of the site"})
+    _create_small(root, f"{group}/x", np.arange(columns), ("x",), {})
+    for axis, name in enumerate(("latitude", "longitude")):
+        degrees = np.array([place[axis] for place in grid.places])[sites]
+        units = "degrees_north" if axis == 0 else "degrees_east"
+        _create_small(root, f"{group}/{name}", degrees, ("y",), {"standard_name": name, "units": units})
+    wkt = CRS.from_epsg(4326).to_wkt()
+    _create_small(root, f"{group}/spatial_ref", np.zeros((), np.int32), (), {"crs_wkt": wkt, "spatial_ref": wkt})
 
 
 def _create_small(

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from skyframe.calendar import DAY_UNKNOWN, date_of
 from skyframe.data.cube import CLEAR, CLOUD, SHADOW, Cube, known_days
+from skyframe.data.quicklook_points import draw_points
 from skyframe.data.read import read_flags, read_label, read_series
 from skyframe.spec import Modality, Window
 
@@ -34,6 +35,8 @@ def describe(cube: Cube) -> Table:
     """One row per modality: bands, GSD, size, dates, units, clear share (of sampled chunks), coverage, size on disk."""
     caption = f"labels: {', '.join(cube.labels) or 'none'}; tables: {', '.join(cube.tables) or 'none'}"
     extent = f"{cube.grid.width_m / 1000:g} km x {cube.grid.height_m / 1000:g} km, {cube.grid.crs}"
+    if cube.grid.places:
+        extent = f"{len(cube.grid.places)} sites of one pixel"
     table = Table(title=f"{cube.name}: {extent}", caption=caption)
     for heading in ("modality", "bands", "GSD", "size px", "dates", "units", "clear", "covered", "disk"):
         table.add_column(
@@ -77,7 +80,7 @@ def draw(cube: Cube, png_path: str | Path) -> Path:
 
     True colour where red, green and blue are there, else the first band in grey. Clouds are tinted orange, shadows
     blue, pixels without data grey. Weather is drawn as curves at the cube's centre; images of one date and truth
-    layers stand side by side below.
+    layers stand side by side below. Points get a picture of their own.
 
     Returns:
         The path written.
@@ -85,6 +88,8 @@ def draw(cube: Cube, png_path: str | Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    if cube.grid.places:
+        return draw_points(cube, png_path)
     names = [name for name in cube.spec.modalities if cube.manifest.arrays[f"{name}/valid"].coverage.any()]
     weather = [name for name in names if cube.spec.modalities[name].kind == "weather"]
     imagery = [name for name in names if name not in weather and _view(cube, name).size_m > 0]

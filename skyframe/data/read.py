@@ -59,7 +59,7 @@ def read_series(
         bands = match_bands(cube, stored, wanted)
         picks = _pick_dates(cube, name, window, dates)
         if len(picks) and cube.covers(name, window):
-            series[name] = _read_modality(cube, name, cube.pixel_box(name, window), bands, picks)
+            series[name] = read_box(cube, name, cube.pixel_box(name, window), picks, bands)
     return series
 
 
@@ -151,13 +151,25 @@ def _pick_dates(cube: Cube, name: str, window: Window, dates: Picks | None) -> N
     return picks.astype(np.intp)
 
 
-def _read_modality(
+def read_box(
     cube: Cube,
     name: str,
     pixels: tuple[int, int, int, int],
-    bands: NDArray[np.intp] | None,
     picks: NDArray[np.intp],
+    bands: NDArray[np.intp] | None = None,
 ) -> Series:
+    """Some dates of a rectangle of one modality.
+
+    Args:
+        cube: an opened store.
+        name: a modality that it has.
+        pixels: first and past-the-last row, then column, inside the modality's grid.
+        picks: positions in `cube.days(name)`.
+        bands: position in the store of each band, -1 for one that it lacks (`match_bands`); default: as stored.
+
+    Raises:
+        InputError: a chunk is lost or altered.
+    """
     top, bottom, left, right = pixels
     record = cube.manifest.arrays[f"{name}/values"]
     area: Box = ((top, bottom), (left, right))

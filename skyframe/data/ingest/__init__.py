@@ -14,7 +14,7 @@ import zarr
 from numpy.typing import NDArray
 
 from skyframe.data.cube import NODATA, partial_path, tile_px
-from skyframe.data.ingest import geotiff, gfmap, stac, treesatai, worldcereal
+from skyframe.data.ingest import cf, earthnet, eolearn, geotiff, gfmap, presto, stac, treesatai, worldcereal
 from skyframe.data.ingest.placed import check_restart
 from skyframe.data.ingest.source import Block, Layer, Source
 from skyframe.data.ingest.units import check_plausible
@@ -29,11 +29,15 @@ SOURCES: dict[str, Callable[[Sequence[Path], CubeSpec, ExitStack], Source | dict
     "worldcereal": worldcereal.open_source,
     "gfmap": gfmap.open_source,
     "treesatai": treesatai.open_source,
+    "eolearn": eolearn.open_source,
+    "cf": cf.open_source,
+    "earthnet": earthnet.open_source,
+    "presto": presto.open_source,
     "stac": stac.open_source,
     "geotiff": geotiff.open_source,
 }
 """Source kind -> the function that opens its files: one source, or several by cube name. The spec of the same name in
-data_specs/, where there is one, goes with it."""
+data_specs/, where there is one, goes with it; `cf` reads cubes of any kind and has none."""
 
 Tick = Callable[[int, int, str], None]
 """Called after every block with blocks done, blocks in all and the modality's name."""
@@ -76,6 +80,8 @@ def ingest(
         )
     share = _share(part)
     _check_extra()
+    if spec_name is None and source_kind == "cf":
+        raise InputError("ingest cf: no spec, expected one that says which variables are which bands; give --spec")
     spec = CubeSpec.load(spec_name or source_kind)
     listed = [source_paths] if isinstance(source_paths, str | Path) else list(source_paths)
     where, path = ", ".join(Path(p).name for p in listed), Path(cube_path)

@@ -53,7 +53,14 @@ def open_netcdf(path: Path, files: ExitStack) -> xr.Dataset:
         raise InputError(
             f"{path.name}: t holds {data['t'].dtype}, expected dates with CF units such as 'days since 1990-01-01'"
         )
+    return in_order(data)
+
+
+def in_order(data: xr.Dataset) -> xr.Dataset:
+    """North row, west column and first date first."""
     for name, ascending in (("t", True), ("y", False), ("x", True)):
+        if name not in data.dims:
+            continue
         steps = np.diff(data[name].values).astype(np.float64) * (1 if ascending else -1)
         if (steps < 0).any():  # only then: sorted reads pick by index, which HDF5 does slowly
             data = data.sortby(name, ascending=ascending)

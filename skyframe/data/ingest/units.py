@@ -30,7 +30,10 @@ is beyond that."""
 SAR_FLOOR_DB = -50.0  # ours
 """Weaker echoes lie 25 dB under Sentinel-1's noise floor: residue of noise removal, not an observation."""
 
-PLAUSIBLE_MEDIAN = {"reflectance": (0.0, 1.5), "dB": (-35.0, 5.0)}
+TOP_OF_ATMOSPHERE = "top-of-atmosphere reflectance"
+"""Units of Level-1C: another quantity than the ground's `reflectance`, so that the two never mix unnoticed."""
+
+PLAUSIBLE_MEDIAN = {"reflectance": (0.0, 1.5), TOP_OF_ATMOSPHERE: (0.0, 1.5), "dB": (-35.0, 5.0)}
 """Bounds on a modality's median over land, water and cloud; a wrong unit falls outside."""
 
 
@@ -120,6 +123,54 @@ def power_to_db(values: NDArray[Any]) -> tuple[NDArray[np.int16], NDArray[np.boo
     gone = ~(values > 0)
     db = 10.0 * np.log10(np.where(gone, 1.0, values).astype(np.float64))
     return _store_db(db, gone)
+
+
+def keep_db(values: NDArray[Any]) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
+    """Backscatter that is in dB already as stored backscatter.
+
+    Args:
+        values: `[T, C, h, w]` float; NaN is missing.
+
+    Returns:
+        int16 `[T, C, h, w]` hundredths of dB, and missing bool `[T, h, w]`.
+    """
+    gone = np.asarray(np.isnan(values))
+    return _store_db(np.where(gone, 0.0, values).astype(np.float64), gone)
+
+
+def to_stored(physical: NDArray[Any], modality: Modality, where: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Values in the modality's units as stored values.
+
+    Args:
+        physical: `[T, C, h, w]` float; NaN is missing.
+        modality: its dtype, scale and offset.
+        where: file and modality, for the message.
+
+    Returns:
+        `[T, C, h, w]` in the stored dtype, 0 where missing, and missing bool `[T, h, w]`: some band absent. Reflectance
+        from -0.05 to 0 is a dark pixel, stored as 0; anything lower is missing.
+
+    Raises:
+        InputError: a value that the stored dtype cannot hold.
+    """
+    gone = np.asarray(np.isnan(physical))
+    stored = (np.where(gone, modality.offset, physical) - modality.offset) / modality.scale
+    dtype = np.dtype(modality.dtype)
+    if "reflectance" in modality.units and dtype.kind == "u":
+        gone |= stored < LOWEST_CODE * 1e-4 / modality.scale - 1e-6
+        stored = np.maximum(stored, 0.0)
+    if dtype.kind in "iu":
+        stored, bounds = np.rint(stored), np.iinfo(dtype)
+        outside = ~gone & ((stored < bounds.min) | (stored > bounds.max))
+        if outside.any():
+            worst = np.broadcast_to(physical, stored.shape)[outside]
+            raise InputError(
+                f"{where}: holds {float(worst[np.argmax(np.abs(worst))]):.6g} {modality.units}, expected what "
+                f"{modality.dtype} holds at scale {modality.scale:g} and offset {modality.offset:g}; correct "
+                "the unit, or give the modality a wider dtype in the spec"
+            )
+    lost = np.asarray(gone.any(axis=1))
+    return np.where(lost[:, None], 0, stored).astype(dtype), lost
 
 
 def _store_db(db: NDArray[np.float64], gone: NDArray[np.bool_]) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:

@@ -120,12 +120,13 @@ def test_a_missing_extra_is_named(tmp_path, source, monkeypatch):
         ingest("worldcereal", source, tmp_path / "a.zarr")
 
 
-SHIPPED = {kind: kind for kind in SOURCES} | {"geotiff": "landsat8"}
-"""The spec that goes with a kind: of the same name, or, as any folder has its own bands, an example."""
+SHIPPED = {kind: kind for kind in SOURCES if kind not in ("cf", "geotiff")}
+SHIPPED |= {"landsat8": "geotiff", "ocean_colour": "cf", "fusets": "cf"}
+"""Spec -> the kind that it goes with: of the same name, or, as any folder or file has its own bands, an example."""
 
 
-@pytest.mark.parametrize(("kind", "spec"), SHIPPED.items())
-def test_the_command_in_the_head_of_a_spec_names_its_kind(kind, spec):
+@pytest.mark.parametrize(("spec", "kind"), SHIPPED.items())
+def test_the_command_in_the_head_of_a_spec_names_its_kind(spec, kind):
     text = find_yaml("data_specs", spec).read_text(encoding="utf-8")
     (command,) = re.findall(r"Ingest: skyframe (ingest .* CUBE(?: --spec \w+)?)", text)
     with cli.ingest.make_context("ingest", command.split()[1:]) as context:
@@ -133,7 +134,18 @@ def test_the_command_in_the_head_of_a_spec_names_its_kind(kind, spec):
         assert context.params["spec"] == (None if kind == spec else spec)
 
 
-@pytest.mark.parametrize("kind", [kind for kind, spec in SHIPPED.items() if kind == spec])
+def test_the_help_has_a_line_for_every_kind():
+    lines = [line.split() for line in (cli.ingest.help or "").splitlines()]
+    assert set(SOURCES) <= {words[0] for words in lines if len(words) > 2}
+
+
+@pytest.mark.parametrize("kind", ["eolearn", "presto"])
+def test_the_top_of_the_atmosphere_does_not_mix_with_the_ground(kind):
+    ours, ground = (CubeSpec.load(name).modality("s2") for name in (kind, "simulated_earth"))
+    assert ours.units == "top-of-atmosphere reflectance" != ground.units  # readers refuse another unit
+
+
+@pytest.mark.parametrize("kind", ["worldcereal", "gfmap", "treesatai", "stac"])
 def test_shipped_specs_mix_with_simulated_cubes(kind):
     """What a reader demands of a cube to read it with the canonical spec of a run."""
     spec, canonical = CubeSpec.load(kind), CubeSpec.load("simulated_earth")

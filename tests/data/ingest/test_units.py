@@ -6,11 +6,13 @@ from skyframe.data.ingest.units import (
     as_unsigned,
     check_plausible,
     flags_of,
+    keep_db,
     missing,
     power_to_db,
     to_reflectance,
+    to_stored,
 )
-from skyframe.spec import InputError
+from skyframe.spec import Band, InputError, Modality
 
 
 def pixels(*values, dtype):
@@ -91,3 +93,22 @@ def test_implausible_median_names_the_unit_and_ignores_nodata():
     with pytest.raises(InputError, match=r"x\.nc: s1: the median is -40\.5 dB, expected -35 to 5"):
         check_plausible(values, flags, 0.01, "dB", "x.nc: s1")
     check_plausible(values, np.zeros_like(flags), 0.01, "dB", "nothing seen")
+
+
+def test_decibels_are_kept():
+    stored, lost = keep_db(np.array([[[[-10.505, np.nan, -55.0]], [[-20.0, -20.0, -20.0]]]]))
+    assert stored[0, :, 0].tolist() == [[-1050, 0, 0], [-2000, 0, 0]]  # -1050.5 rounds to even
+    assert lost[0, 0].tolist() == [False, True, True]
+
+
+def test_physical_values_as_stored_ones():
+    s2 = Modality("s2", "series", (Band("B04"),), 10.0, "reflectance", "uint16", scale=1e-4)
+    stored, lost = to_stored(np.array([[[[0.12345, -0.05, -0.0502, np.nan, 0.0]]]]), s2, "a")
+    assert stored[0, 0, 0].tolist() == [1234, 0, 0, 0, 0]  # 1234.5 rounds to even
+    assert lost[0, 0].tolist() == [False, False, True, True, False]
+    celsius = Modality("t", "series", (Band("t"),), 10.0, "degrees Celsius", "int16", scale=0.01, offset=20.0)
+    assert to_stored(np.array([[[[-5.0, 20.0]]]]), celsius, "a")[0].ravel().tolist() == [-2500, 0]
+    with pytest.raises(InputError, match=r"a: holds 400 degrees Celsius, expected what int16 holds at scale 0.01 and"):
+        to_stored(np.array([[[[400.0]]]]), celsius, "a")
+    plain = Modality("h", "static", (Band("h"),), 10.0, "m", "float32")
+    assert to_stored(np.array([[[[1e6]]]]), plain, "a")[0].dtype == np.float32
