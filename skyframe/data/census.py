@@ -17,7 +17,7 @@ from skyframe.data.read import read_flags
 from skyframe.data.split import PARTS, part_by_name
 from skyframe.data.table import ALL_DAYS, pack, shard_m
 from skyframe.geography import equal_area_cell, places_of
-from skyframe.spec import Grid
+from skyframe.spec import Grid, InputError
 
 Period = Literal["year", "whole"]
 Row = dict[str, Any]
@@ -48,8 +48,13 @@ def rows_of(cube: Cube, period: Period, fingerprint: int) -> list[Row]:
         Rows by column name; what a modality does not have in a year is left out.
 
     Raises:
-        InputError: a chunk of flags is lost or altered.
+        InputError: the cube holds points, or a chunk of flags is lost or altered.
     """
+    if cube.grid.places:
+        raise InputError(
+            f"catalogue: {cube.url} holds points, each with a place of its own, expected a cube that covers ground; "
+            "name it under data.cubes"
+        )
     held = [_hold(cube, name) for name in cube.spec.modalities]
     part = part_by_name(cube.spec.split, cube.name)
     common = {

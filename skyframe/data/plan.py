@@ -23,7 +23,7 @@ from skyframe.data.cube import Cube
 from skyframe.data.grid import SLACK, lay_out, occupied
 from skyframe.data.table import CubeTable, table_of
 from skyframe.data.visits import visits_of
-from skyframe.geography import places_of
+from skyframe.geography import place_of, places_of
 from skyframe.hashing import hash64, hash_many, permute_index, permute_many
 from skyframe.spec import InputError, Window
 
@@ -182,6 +182,8 @@ class WindowPlan:
             here = np.flatnonzero(table.crs_of[row] == number)
             if len(here):
                 points[here] = places_of(crs, south[here], east[here])
+        for at in np.flatnonzero([table.names[r] in table.sites for r in row] if table.sites else []):
+            points[at] = place_of(table.sites[table.names[row[at]]], y[at] * self.grids.stride_m + half, half)
         return list(points)
 
     def samples_by_source(self) -> dict[str, int]:

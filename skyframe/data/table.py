@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyframe.data.cube import Cube, open_cube
-from skyframe.spec import KINDS, Modality, Window
+from skyframe.spec import KINDS, Grid, Modality, Window
 
 ALL_DAYS = Window.start_day, Window.end_day
 
@@ -114,6 +114,7 @@ class CubeTable:
     source_of: NDArray[np.int32]
     weight: NDArray[np.float64]  # visits of a window per epoch, on average
     layers: dict[str, Layer] = field(repr=False)
+    sites: dict[str, Grid] = field(default_factory=dict)  # by name, of stores of points
 
     def __len__(self) -> int:
         return len(self.names)
@@ -154,6 +155,7 @@ def table_of(cubes: Sequence[Cube]) -> CubeTable:
         source_of=source_of,
         weight=np.ones(len(cubes)),
         layers={name: _layer(cubes, name) for name in names},
+        sites={cube.name: cube.grid for cube in cubes if cube.grid.places},
     )
 
 
