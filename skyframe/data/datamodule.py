@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +19,17 @@ from skyframe import dist
 from skyframe.calendar import DAY_UNKNOWN
 from skyframe.config.recipe import DataConfig
 from skyframe.config.skysense import SkySenseRecipe, ViewsConfig
+from skyframe.data.ahead import Read, ReadAhead
+from skyframe.data.cache import BlockCache
 from skyframe.data.cube import Cube, find_cubes
 from skyframe.data.plan import WindowPlan
-from skyframe.data.read import read_series
+from skyframe.data.read import plan_series, read_series, reads_of
+from skyframe.data.shard import DamageError
+from skyframe.data.store import is_address
+from skyframe.data.transport import Client
 from skyframe.data.views import make_views
 from skyframe.geography import RegionIndex, build_regions, place_of
-from skyframe.randomness import generator
+from skyframe.randomness import generator, hash64
 from skyframe.sample import Batch, Layout, Sample, collate
 from skyframe.spec import CubeSpec, InputError, Modality, Window, did_you_mean
 
@@ -61,6 +70,10 @@ def layouts_for(modalities: Mapping[str, Modality], frames: Mapping[str, int], s
     return made
 
 
+MAX_REPLACEMENTS = 16
+"""Windows tried in place of a damaged one: where all of them are damaged as well, the cubes are."""
+
+
 class WindowDataset(Dataset[Any]):
     """Position in the endless global order -> the views of one window."""
 
@@ -72,29 +85,89 @@ class WindowDataset(Dataset[Any]):
         self.spec = CubeSpec.load(recipe.data.spec)
         self.by_name = {c.name: c for c in cubes}
 
+        self.ahead: ReadAhead | None = None
+
     def __len__(self) -> int:
         return len(self.plan)
 
     def __getitem__(self, position: int) -> tuple[Sample, ...]:
         return make_views(self.sample(position), self.views, self.data.window_px, self.seed)
 
+    def __getitems__(self, positions: list[int]) -> list[tuple[Sample, ...]]:
+        """A batch: over a network its samples, and those of the next batches, are asked for before the first is read."""
+        if self.ahead is None:
+            return [self[position] for position in positions]
+        self.ahead.batch(positions)
+        made = []
+        for position in positions:
+            self.ahead.settle(position)
+            made.append(self[position])
+            self.ahead.done(position)
+        return made
+
+    def read_ahead(self, stride: int, stop: int) -> None:
+        """Let `__getitems__` read ahead, unless every cube is local.
+
+        Args:
+            stride: positions from one batch of a worker to its next.
+            stop: past the last position of the run.
+        """
+        if any(is_address(cube.url) for cube in self.cubes):
+            self.ahead = ReadAhead(self._reads_at, stride, stop)
+
     def sample(self, position: int) -> Sample:
-        """The uncut sample at an absolute position (epoch * windows per epoch + position in the epoch)."""
+        """The uncut sample at an absolute position (epoch * windows per epoch + position in the epoch).
+
+        Where the recipe says `on_damage: skip`, a sample with lost or altered chunks is replaced by another one of the
+        epoch, drawn by (seed, position): the same on any number of ranks and workers.
+
+        Raises:
+            DamageError: the sample is damaged and the recipe says `raise`.
+            InputError: its replacements are damaged as well.
+        """
         epoch, at = divmod(position, len(self.plan))
+        try:
+            return self._read(epoch, at)
+        except DamageError as error:
+            if self.data.on_damage == "raise":
+                raise
+            damage = str(error)
+        for attempt in range(MAX_REPLACEMENTS):
+            other = hash64(self.seed, epoch, at, "replacement", attempt) % len(self.plan)
+            with suppress(DamageError):
+                return dataclasses.replace(self._read(epoch, other), damage=damage)
+        raise InputError(
+            f"{damage.rpartition(';')[0]}; {MAX_REPLACEMENTS} windows drawn in its place are damaged as well, expected "
+            "a few damaged chunks at most; run `skyframe verify` on the cubes"
+        )
+
+    def _read(self, epoch: int, at: int) -> Sample:
         window, index = self.plan.at(epoch, at)
         cube = self.by_name[window.cube]
-        dates = {
-            name: draw_dates(cube.days(name), count, window, generator(self.seed, epoch, index, "dates", name))
-            for name, count in self.data.frames.items()
-            if name in self.data.modalities and cube.has(name)
-        }
-        series = read_series(cube, window, spec=self.spec, names=list(self.data.modalities), dates=dates)
+        names, dates = list(self.data.modalities), self._dates(epoch, window, index)
+        series = read_series(cube, window, spec=self.spec, names=names, dates=dates)
         if self.data.min_clear > 0:
             for s in series.values():
                 s.valid = s.valid & (s.valid.mean((1, 2)) >= self.data.min_clear)[:, None, None]
         place = place_of(cube.grid, window.y_m + window.size_m / 2, window.x_m + window.size_m / 2)
         region = self.regions.region(float(place[0]), float(place[1]))
         return Sample(series=series, place=place, region=region, index=index, epoch=epoch)
+
+    def _dates(self, epoch: int, window: Window, index: int) -> dict[str, NDArray[np.int64]]:
+        cube = self.by_name[window.cube]
+        return {
+            name: draw_dates(cube.days(name), count, window, generator(self.seed, epoch, index, "dates", name))
+            for name, count in self.data.frames.items()
+            if name in self.data.modalities and cube.has(name)
+        }
+
+    def _reads_at(self, position: int) -> tuple[Cube, list[Read]]:
+        """What `sample` will ask the cube's reader for."""
+        epoch, at = divmod(position, len(self.plan))
+        window, index = self.plan.at(epoch, at)
+        cube = self.by_name[window.cube]
+        dates = self._dates(epoch, window, index)
+        return cube, reads_of(cube, plan_series(cube, window, self.spec, list(self.data.modalities), dates))
 
 
 def draw_dates(days: NDArray[np.int32], count: int, window: Window, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -138,6 +211,30 @@ class ViewCollator:
         return tuple(collate(c, self.layouts if i < 2 else self.local) for i, c in enumerate(columns))
 
 
+def make_client(data: DataConfig) -> Client:
+    """What a run reads remote cubes with."""
+    if data.cache is None:
+        return Client()
+    return Client(cache=BlockCache(Path(data.cache.path), int(data.cache.max_gb * 1e9)))
+
+
+class TimedLoader(DataLoader[Any]):
+    """A loader that measures how long its consumer waited for it."""
+
+    waited_s = 0.0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        batches = super().__iter__()
+        while True:
+            begun = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            self.waited_s += time.perf_counter() - begun
+            yield batch
+
+
 class CubeDataModule(pl.LightningDataModule):
     """Batches of views for one run; its state is how many batches were consumed."""
 
@@ -147,7 +244,7 @@ class CubeDataModule(pl.LightningDataModule):
         data = recipe.data
         self.modalities = select_modalities(data)
         spec = CubeSpec.load(data.spec)
-        self.cubes = find_cubes(data.cubes)
+        self.cubes = find_cubes(data.cubes, client=make_client(data))
         held_out = [cube.name for cube in self.cubes if spec.split.held_out(cube.name)]
         if held_out:
             raise InputError(
@@ -168,13 +265,15 @@ class CubeDataModule(pl.LightningDataModule):
         self.regions = build_regions(self.plan.places(points), regions)
         self.layouts = layouts_for(self.modalities, data.frames, recipe.views.crop_px)
         self.sampler: StepSampler | None = None
+        self.loader: TimedLoader | None = None
         self.consumed = 0
+        self.replaced = 0  # samples of all ranks that stood in for damaged ones
 
     def dataset(self) -> WindowDataset:
         """The windows of this run, by absolute position."""
         return WindowDataset(self.recipe, self.plan, self.cubes, self.regions)
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> TimedLoader:
         """The loader of this rank, starting at the first batch not yet consumed."""
         train, views = self.recipe.train, self.recipe.views
         world = dist.world_size()
@@ -183,20 +282,24 @@ class CubeDataModule(pl.LightningDataModule):
         self.sampler.start = self.consumed
         local = {k: v for k, v in self.modalities.items() if k == "hr"}
         collator = ViewCollator(self.layouts, layouts_for(local, {}, views.local_px))
-        workers = self.recipe.data.workers
-        return DataLoader(
-            self.dataset(),
+        workers, dataset = self.recipe.data.workers, self.dataset()
+        width = per_rank * world
+        dataset.read_ahead(stride=width * max(1, workers), stop=width * self.sampler.num_batches)
+        self.loader = TimedLoader(
+            dataset,
             batch_sampler=self.sampler,
             collate_fn=collator,
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+        return self.loader
 
     def state_dict(self) -> dict[str, Any]:
         """Batches consumed so far, counted by the training module, not by what workers have fetched."""
-        return {"consumed": self.consumed}
+        return {"consumed": self.consumed, "replaced": self.replaced}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue after the batches that the interrupted run consumed."""
         self.consumed = int(state_dict["consumed"])
+        self.replaced = int(state_dict.get("replaced", 0))  # absent before format 1 counted it
