@@ -63,7 +63,8 @@ def begin(cube: Cube, reads: Sequence[Read]) -> Begun | None:
 class ReadAhead:
     """Begins the samples that this process will be asked for next; of one loader, one per worker.
 
-    Memory: `max_bytes` of compressed chunks, and the samples that were begun before the first one told its size.
+    Memory: `max_bytes` of compressed chunks, or one batch where that is more. Sizes are known once a sample's shards
+    are open; until then a sample counts as the largest one so far.
     """
 
     def __init__(
@@ -97,12 +98,13 @@ class ReadAhead:
         self._pid = os.getpid()
         self._begun: dict[int, Begun | None] = {}
         self._queue: deque[int] = deque()
-        self._largest = 0
+        self._largest = self._batch = 0
 
     def batch(self, positions: Sequence[int]) -> None:
         """Told before a batch is read: begin its samples, and those of the batches after it."""
         if self._pid != os.getpid():  # a child must not wait for what its parent began
             self._clear()
+        self._batch = len(positions)
         batches = 1 + -(-self.samples // len(positions))
         wanted = [p + k * self.stride for k in range(batches) for p in positions if p + k * self.stride < self.stop]
         chosen = set(wanted)
@@ -112,11 +114,11 @@ class ReadAhead:
         self._pump()
 
     def settle(self, position: int) -> None:
-        """Told before a sample is read."""
-        self._pump()
+        """Told before a sample is read: waits until its ranges are asked for, and begins what there is room for."""
         begun = self._begun.get(position)
         if begun is not None:
             begun.settle()
+        self._pump()
 
     def done(self, position: int) -> None:
         """Told after a sample was read: what it brought is let go."""
@@ -126,7 +128,10 @@ class ReadAhead:
         sizes = [begun.num_bytes() for begun in self._begun.values() if begun is not None]
         self._largest = max([self._largest, *(size for size in sizes if size is not None)])
         held = sum(self._largest if size is None else size for size in sizes)
-        while self._queue and (held + self._largest <= self.max_bytes or not self._begun):
+        while self._queue:
+            room = held + self._largest <= self.max_bytes if self._largest else len(self._begun) < self._batch
+            if not room and self._begun:
+                return
             position = self._queue.popleft()
             self._begun[position] = begin(*self.reads_at(position))
             held += self._largest

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import pytorch_lightning as pl
+import torch
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 from torch import Tensor
@@ -39,6 +41,8 @@ class ProgressLog(pl.Callback):
         """Open the log and the progress line on rank 0."""
         self.begun = self.last_row = time.perf_counter()
         self.logged_step = trainer.global_step
+        loader = trainer.datamodule.loader  # type: ignore[attr-defined]
+        self.waited_s = loader.waited_s if loader is not None else 0.0
         if not trainer.is_global_zero:
             return
         path = self.run / "metrics.jsonl"
@@ -125,9 +129,19 @@ class ProgressLog(pl.Callback):
             if name != "step":
                 self.board.add_scalar(name, value, int(row["step"]))
 
+    def _note_damage(self, sentences: list[str]) -> None:
+        """Count the samples that stood in for damaged ones, and keep the reasons beside the log, a file per rank."""
+        if sentences:
+            self.replaced += len(sentences)
+            with (self.run / f"{DAMAGE}{dist.rank()}.txt").open("a") as file:
+                file.write("".join(sentence + "\n" for sentence in sentences))
+
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Close what was opened."""
+        """Close what was opened, and say what was damaged."""
         self._close()
+        replaced = trainer.datamodule.replaced  # type: ignore[attr-defined]
+        if replaced and self.show and trainer.is_global_zero:
+            Console(stderr=True, soft_wrap=True).print(damage_sentence(self.run, replaced), markup=False)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave the terminal whole."""
@@ -138,6 +152,20 @@ class ProgressLog(pl.Callback):
             if thing is not None:
                 thing.stop() if isinstance(thing, Progress) else thing.close()
         self.bar = self.file = self.board = None
+
+
+DAMAGE = "damaged_rank"
+
+
+def damage_sentence(run: Path, replaced: int) -> str:
+    """How many samples were replaced in a run, and the first reasons."""
+    lines = [line for file in sorted(run.glob(f"{DAMAGE}*.txt")) for line in file.read_text().splitlines()]
+    reasons = list(dict.fromkeys(line.rpartition(";")[0] for line in lines))
+    more = f", and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+    return (
+        f"warning: {replaced} samples were replaced by others as their chunks are lost or altered: "
+        f"{'; '.join(reasons[:3])}{more}; all in {run}/{DAMAGE}*.txt, run `skyframe verify` on the cubes"
+    )
 
 
 def _in_short(terms: Mapping[str, Tensor]) -> str:
