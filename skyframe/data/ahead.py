@@ -110,7 +110,7 @@ class ReadAhead:
         chosen = set(wanted)
         for left in [p for p in self._begun if p not in chosen]:
             del self._begun[left]
-        self._queue = deque(p for p in wanted if p not in self._begun)
+        self._queue = deque(p for p in dict.fromkeys(wanted) if p not in self._begun)
         self._pump()
 
     def settle(self, position: int) -> None:

@@ -77,7 +77,7 @@ def test_local_cubes_read_nothing_ahead(earth):
 def test_every_request_was_planned(served, earth):
     """What the plan asks for is what reading asks for: no byte range is fetched beside it."""
     remote = loader_of(served.url)
-    dataset, positions = remote.dataset, list(range(8))
+    dataset, positions = remote.dataset, list(range(4))
     dataset.ahead.batch(positions)
     for position in positions:
         dataset.ahead.settle(position)
