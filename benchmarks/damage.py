@@ -1,6 +1,6 @@
 """The damage matrix: what each reader says to each kind of damage, from a disk and over HTTP, as a dated table.
 
-    python -m benchmarks.damage
+python -m benchmarks.damage
 """
 
 from __future__ import annotations
@@ -123,7 +123,9 @@ def matrix(folder: Path) -> list[tuple[str, str, str, str]]:
                     cube = open_cube(f"{server.url}/whole.zarr", client=client)
                     server.set(Fault("s2/values/c", fault, times))
                     rows.append((f"{kind}, {name}", backend, "http", outcome(cube, backend, folder / "whole.zarr")))
-    return [(kind, backend, place, _short(what.replace(server.url, "http://server"))) for kind, backend, place, what in rows]
+    return [
+        (kind, backend, place, _short(what.replace(server.url, "http://server"))) for kind, backend, place, what in rows
+    ]
 
 
 def main() -> None:

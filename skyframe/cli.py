@@ -70,7 +70,10 @@ def ingest(kind: str, sources: tuple[Path, ...], cube: Path, spec: str | None) -
 @cli.command()
 @click.argument("cube", metavar="CUBE")
 @click.option(
-    "--picture", type=click.Path(path_type=Path), default=None, help="PNG to draw; CUBE.png beside the cube by default, here where the cube is remote"
+    "--picture",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="PNG to draw; CUBE.png beside the cube by default, here where the cube is remote",
 )
 def inspect(cube: str, picture: Path | None) -> None:
     """Print what a cube holds and draw a quick-look."""

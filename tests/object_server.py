@@ -90,7 +90,11 @@ class Handler(socketserver.StreamRequestHandler):
             if start >= stop:
                 return self._send(416, b"", f"Content-Range: bytes */{size}\r\n")
         shown = start + 1 if kind == "other_range" else start
-        extra = f'ETag: {etag}\r\nContent-Range: bytes {shown}-{stop - 1}/{size}\r\n' if status == 206 else f"ETag: {etag}\r\n"
+        extra = (
+            f"ETag: {etag}\r\nContent-Range: bytes {shown}-{stop - 1}/{size}\r\n"
+            if status == 206
+            else f"ETag: {etag}\r\n"
+        )
         length = stop - start
         if kind == "short_length":  # a length that is told wrong, with as many bytes
             length, stop = length // 2, start + length // 2

@@ -187,7 +187,9 @@ class OpenShard:
         """
         self.store, self.layout, self.shard, self._frame = store, layout, shard, layout.chunk_bytes
         try:
-            self._blob = store.open(f"{layout.name}/{shard_key(shard)}", tail=math.prod(layout.chunks_per_shard) * 16 + 4)
+            self._blob = store.open(
+                f"{layout.name}/{shard_key(shard)}", tail=math.prod(layout.chunks_per_shard) * 16 + 4
+            )
         except FileNotFoundError:
             raise self._broken("is listed in the manifest but its file is missing") from None
         self._index = self._read_index()

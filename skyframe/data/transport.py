@@ -24,7 +24,7 @@ from skyframe.data.cache import BlockCache
 from skyframe.data.store import Span
 from skyframe.spec import InputError
 
-GAP_BYTES = 64 * 1024
+GAP_BYTES = 256 * 1024
 """Ranges this near to each other are one request: what lies between costs less than another request."""
 
 PIECE_BYTES = 8 * 1024 * 1024
@@ -253,7 +253,11 @@ def _understood(address: Address, wanted: str, reply: http.client.HTTPResponse, 
     if status in (401, 403):
         _refuse(address, f"was refused ({status} {reply.reason})", "check the credentials and the name")
     if status not in (200, 206):
-        _refuse(address, f"was answered {status} {reply.reason}", f"use {reply.headers.get('Location') or 'another address'}")
+        _refuse(
+            address,
+            f"was answered {status} {reply.reason}",
+            f"use {reply.headers.get('Location') or 'another address'}",
+        )
     if status == 200:
         return Reply(_cut(body, wanted), len(body), tag)
     try:

@@ -64,9 +64,7 @@ def test_spawned_workers_read_the_same(earth, served):
 def test_forked_workers_after_the_parent_has_read_ahead(earth, served):
     remote = loader_of(served.url)
     next(iter(remote))
-    forked = DataLoader(
-        remote.dataset, batch_sampler=remote.batch_sampler, collate_fn=remote.collate_fn, num_workers=2
-    )
+    forked = DataLoader(remote.dataset, batch_sampler=remote.batch_sampler, collate_fn=remote.collate_fn, num_workers=2)
     assert_batches(forked, loader_of(earth))
 
 

@@ -80,7 +80,9 @@ def test_a_chunk_that_came_altered_is_fetched_once_more_and_then_named(whole, se
     server.set(Fault("s2/values/c", "flip", times=1))
     assert np.array_equal(read_series(cube, WINDOW)["s2"].values, expected)
     server.set(Fault("s2/values/c", "flip"))
-    with pytest.raises(DamageError, match=r"s2/values: chunk \(\d, 0, 0, 0\) in http://.* fails its checksum; the store"):
+    with pytest.raises(
+        DamageError, match=r"s2/values: chunk \(\d, 0, 0, 0\) in http://.* fails its checksum; the store"
+    ):
         read_series(cube, WINDOW)
 
 

@@ -66,7 +66,9 @@ def test_names_addresses_and_travel(cubes, remote):
         _ = remote.path
     store = open_object_store("https://user:secret@host:81/a b/c.zarr/?token=x")
     assert store.url == "https://host:81/a b/c.zarr" and "secret" not in repr(store) and "token" not in repr(store)
-    assert open_object_store("http://h/c?token=x y").address("s2/values/c/0").url == "http://h/c/s2/values/c/0?token=x y"
+    assert (
+        open_object_store("http://h/c?token=x y").address("s2/values/c/0").url == "http://h/c/s2/values/c/0?token=x y"
+    )
     assert isinstance(open_store(cubes[0]), LocalStore)
     for wrong in ("ftp://host/a.zarr", "https:///a.zarr"):
         with pytest.raises(InputError, match="not an address that skyframe reads, expected a path, https"):
