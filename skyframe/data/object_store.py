@@ -134,7 +134,7 @@ def open_object_store(url: str, client: Client | None = None) -> ObjectStore:
 
 def zarr_view(store: ObjectStore, prefix: str) -> ZarrStore:
     """What lies under a prefix as a read-only store of zarr-python: the same retries and the same errors."""
-    from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteRequest
+    from zarr.abc.store import RangeByteRequest, SuffixByteRequest
     from zarr.abc.store import Store as ZarrStore
 
     def read(key: str, prototype: Any, wanted: Any) -> Any:
@@ -169,10 +169,10 @@ def zarr_view(store: ObjectStore, prefix: str) -> ZarrStore:
             return await asyncio.to_thread(_exists, store, f"{prefix}/{key}")
 
         async def set(self, key: str, value: Any) -> None:
-            raise NotImplementedError
+            raise InputError(f"{store.url}: is read only, expected no writes; write to a folder")
 
         async def delete(self, key: str) -> None:
-            raise NotImplementedError
+            raise InputError(f"{store.url}: is read only, expected no writes; write to a folder")
 
         async def _none(self) -> AsyncIterator[str]:
             for key in ():

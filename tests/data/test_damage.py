@@ -87,9 +87,10 @@ def test_a_chunk_that_came_altered_is_fetched_once_more_and_then_named(whole, se
 
 
 def test_an_all_nodata_swath_that_was_never_written_is_no_damage_over_http(tmp_path):
+    import zarr
+
     from skyframe.data.integrity import check_cube
     from tests.data.test_integrity import recount, rewrite
-    import zarr
 
     cube = tiny_cube(tmp_path / "tiny.zarr", names=("s2",))
     flags = zarr.open_array(cube.path / "s2/valid", mode="r+")
