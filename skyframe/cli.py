@@ -87,37 +87,41 @@ def ingest(kind: str, sources: tuple[Path, ...], cube: Path, spec: str | None, p
 
 
 @cli.command()
-@click.argument("cube", type=click.Path(path_type=Path))
+@click.argument("cube", metavar="CUBE")
 @click.option(
-    "--picture", type=click.Path(path_type=Path), default=None, help="PNG to draw; beside the cube by default"
+    "--picture",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="PNG to draw; beside the cube by default, here where the cube is remote",
 )
-def inspect(cube: Path, picture: Path | None) -> None:
+def inspect(cube: str, picture: Path | None) -> None:
     """Print what a cube holds and draw a quick-look; a catalogue (.parquet) as tables and a map."""
     from rich.console import Console
 
-    if cube.suffix == ".parquet":
+    if cube.endswith(".parquet"):
         from skyframe.data.catalogue import Catalogue
         from skyframe.data.catalogue_view import describe_catalogue, draw_catalogue
 
-        listed = Catalogue(cube)
+        listed = Catalogue(Path(cube))
         for table in describe_catalogue(listed):
             Console().print(table)
-        click.echo(f"drew {draw_catalogue(listed, picture or cube.with_suffix('.png'))}")
+        click.echo(f"drew {draw_catalogue(listed, picture or Path(cube).with_suffix('.png'))}")
         return
 
     from skyframe.data.cube import open_cube
     from skyframe.data.quicklook import describe, draw
+    from skyframe.data.store import is_address
 
     opened = open_cube(cube)
     Console().print(describe(opened))
-    target = picture or cube.with_name(cube.name.rstrip("/") + ".png")
+    target = picture or Path(opened.name + ".png" if is_address(cube) else cube.rstrip("/") + ".png")
     draw(opened, target)
     click.echo(f"drew {target}")
 
 
 @cli.command()
-@click.argument("cube", type=click.Path(path_type=Path))
-def verify(cube: Path) -> None:
+@click.argument("cube", metavar="CUBE")
+def verify(cube: str) -> None:
     """Read every chunk of a cube and name those that are lost or altered; exit code 2 where one is."""
     from skyframe.data.cube import open_cube
     from skyframe.data.integrity import check_cube
@@ -298,10 +302,10 @@ def evaluate(suite: str, encoder: Path, overrides: tuple[str, ...], out: Path | 
 @cli.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--encoder", type=click.Path(path_type=Path), default=None, help="exported `model` folder")
-@click.option("--scene", type=click.Path(path_type=Path), default=None, help="cube whose embeddings are mapped")
+@click.option("--scene", default=None, help="cube whose embeddings are mapped")
 @click.option("--results", type=click.Path(path_type=Path), default=None, help="results.csv of `skyframe evaluate`")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="HTML file; RUN/report.html by default")
-def report(run: Path, encoder: Path | None, scene: Path | None, results: Path | None, out: Path | None) -> None:
+def report(run: Path, encoder: Path | None, scene: str | None, results: Path | None, out: Path | None) -> None:
     """Write one self-contained HTML page about a run: its curves, a mapped scene and scores where they are given."""
     from skyframe.evaluate.report import build_report
     from skyframe.export import load_module

@@ -6,8 +6,10 @@ stand-in, so that every rank runs every trainable module in every step.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +44,7 @@ class Sample:
     pixel: NDArray[np.int64] | None = None  # [N] canonical pixel id of each Sentinel-grid position, row order
     index: int = 0  # global sample index
     epoch: int = 0
+    damage: str = ""  # why it stands in for another sample, empty where it does not
 
 
 @dataclass
@@ -70,6 +73,11 @@ class Batch:
     epoch: Tensor  # int64 [B]
     pixel: Tensor | None = None  # int64 [B, N] canonical pixel id per position
     targets: dict[str, Tensor] = field(default_factory=dict)
+    damage: list[str] = field(default_factory=list)  # a sentence per sample that stands in for a damaged one
+
+    def pin_memory(self) -> Batch:
+        """The same in page-locked memory, from which a GPU copies while it computes; called by PyTorch's loader."""
+        return pinned(self)
 
     @property
     def size(self) -> int:
@@ -129,7 +137,19 @@ def collate(samples: Sequence[Sample], layouts: Mapping[str, Layout]) -> Batch:
         if any(p is None for p in pixels)
         else torch.from_numpy(np.stack([p for p in pixels if p is not None])),
         targets={k: torch.from_numpy(np.stack([np.asarray(s.targets[k]) for s in samples])) for k in sorted(shared)},
+        damage=[s.damage for s in samples if s.damage],
     )
+
+
+def pinned(value: Any) -> Any:
+    """Tensors inside nested dataclasses and dicts in page-locked memory; all else as it is."""
+    if isinstance(value, Tensor):
+        return value.pin_memory()
+    if isinstance(value, dict):
+        return {key: pinned(entry) for key, entry in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.replace(value, **{f.name: pinned(getattr(value, f.name)) for f in dataclasses.fields(value)})
+    return value
 
 
 def _join(name: str, rows: Sequence[Series | None], layout: Layout) -> SeriesBatch:

@@ -231,6 +231,15 @@ WRONG: list[Wrong] = [
         "s1/values",
     ),
     ("missing shard, read by a worker", missing_shard, "s2/values"),
+    (
+        "host that does not answer",
+        lambda p: ["inspect", "http://127.0.0.1:9/a.zarr"],
+        "could not be read in 5 attempts",
+    ),
+    ("address of another kind", lambda p: ["verify", "ftp://host/a.zarr"], "not an address that skyframe reads"),
+    ("glob in an address", lambda p: p.pretrain(cubes="https://host/*.zarr"), "is an address with *"),
+    ("typo in on_damage", lambda p: p.pretrain("data.on_damage=skp"), "data.on_damage"),
+    ("cache of no size", lambda p: p.pretrain("data.cache={path: c, max_gb: 0}"), "expected at least 0.1"),
     ("cube of other units", lambda p: p.pretrain(cubes=str(tiny_cube(p.here / "tiny.zarr").path)), "the spec expects"),
     # sources
     ("unknown source kind", lambda p: ["ingest", "worldcerael", "a.nc", "out"], "did you mean 'worldcereal'"),

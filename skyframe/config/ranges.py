@@ -12,6 +12,7 @@ from skyframe.spec import InputError
 Rule = tuple[str, Callable[[float], bool]]
 """What is expected, in words, and whether a number is that."""
 
+CACHE_GB: Rule = ("at least 0.1", lambda v: v >= 0.1)
 COUNT: Rule = ("at least 1", lambda v: v >= 1)
 ZERO_UP: Rule = ("0 or more", lambda v: v >= 0)
 POSITIVE: Rule = ("a positive number", lambda v: v > 0)
@@ -58,6 +59,7 @@ RULES: dict[str, Rule] = {
         ),
         SHARE,
     ),
+    "data.cache.max_gb": CACHE_GB,
     "model.fusion.positions": SOME,
     "views.split_least": HALF,
     **dict.fromkeys(

@@ -10,12 +10,20 @@ from skyframe.spec import InputError, RegionGrid
 
 
 @dataclass(frozen=True)
+class CacheConfig:
+    """A bounded copy on the local disk of what remote cubes send, shared by the processes of a node."""
+
+    path: str  # a folder on a disk of the node itself
+    max_gb: float  # 10^9 bytes; the least recently read goes first
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """Which cubes, which modalities of them, and how windows are drawn."""
 
     modalities: tuple[str, ...]  # a list that selects; names are checked against the spec
     frames: dict[str, int]  # dates per sample by series modality (entries of modalities not selected do nothing)
-    cubes: tuple[str, ...] = ()  # paths or globs of finished cubes, in a fixed order
+    cubes: tuple[str, ...] = ()  # paths, globs or addresses (https://, s3://) of finished cubes, in a fixed order
     catalogue: str = ""  # or a Parquet file of `skyframe catalogue`: its rows of split train
     where: str = ""  # which of these rows, such as "cloud < 0.3 and year == 2023 and has('s1')"
     sources: dict[str, float] = field(default_factory=dict)  # visits per window and epoch by source, instead of its own
@@ -25,6 +33,8 @@ class DataConfig:
     windows_per_shard: int = 4  # windows read in succession from one opened shard
     workers: int = 0  # reader processes per rank; they change who reads, never what
     min_clear: float = 0.0  # frames with a smaller share of clear pixels in the window count as absent
+    on_damage: Literal["raise", "skip"] = "raise"  # skip = another window in place of one with lost or altered chunks
+    cache: CacheConfig | None = None  # for cubes at addresses; none = nothing is kept
     regions: RegionGrid | None = None  # how a place becomes a prototype region; none = as the spec says
 
 

@@ -14,6 +14,7 @@ from skyframe.data.cube import Box, Cube, Missing, Reader
 from skyframe.data.manifest import ArrayRecord
 from skyframe.data.shard import ArrayLayout, OpenShard, ShardPool, damage
 from skyframe.data.store import Store
+from skyframe.data.transport import Part
 
 Tile = tuple[tuple[int, ...], Any, Any]
 """Chunk numbers along the axes after the first, and where they meet a box: slices in it, slices in the chunk."""
@@ -44,6 +45,26 @@ class ShardReader:
         for tile in _tiles(layout, box):
             self._read_tile(record, firsts, by_chunk, tile, out, missing)
         return out, missing
+
+    def ahead(self, record: ArrayRecord, firsts: NDArray[np.integer], box: Box) -> list[Part]:
+        """Open the shards that `read` would, and begin to fetch the chunks that it would decode.
+
+        Returns:
+            What is under way: `read` finds it for as long as the caller holds it. Empty where reading is local.
+        """
+        layout = record.layout
+        by_shard: dict[tuple[int, ...], list[int]] = {}
+        numbers = np.unique(firsts // layout.chunk[0]).tolist()
+        for place, _, _ in _tiles(layout, box):
+            for number in numbers:
+                shard, row = layout.locate((number, *place))
+                by_shard.setdefault(shard, []).append(row)
+        parts: list[Part] = []
+        for shard, rows in by_shard.items():
+            if shard in record.shards:
+                opened = self.pool.get(self.store, layout, shard, record.shards[shard])
+                parts += opened.ahead(np.array(rows))
+        return parts
 
     def _read_straight(self, record: ArrayRecord, firsts: NDArray[np.integer], box: Box) -> NDArray[np.generic] | None:
         """The usual case without a detour: an aligned window of one chunk, in one shard, nothing of it left out.

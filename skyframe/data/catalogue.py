@@ -164,6 +164,7 @@ class Catalogue:
             sources=sources,
             source_of=source_of,
             layers={name: _layer(read, name) for name in names},
+            sites={},
             **plain,
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 from skyframe.calendar import DAY_UNKNOWN
 from skyframe.data.manifest import MANIFEST, ArrayRecord, Manifest
 from skyframe.data.shard import ArrayLayout, Codec, ShardPool
-from skyframe.data.store import LocalStore, Store
+from skyframe.data.store import LocalStore, Store, is_address, open_store
+from skyframe.data.transport import Client
 from skyframe.spec import CubeSpec, Grid, InputError, Label, Modality, Window, did_you_mean, side_pixels
 
 NODATA, CLEAR, CLOUD, SHADOW, NEVER_WRITTEN = 0, 1, 2, 3, 255
@@ -209,19 +211,39 @@ def cube_name(path: str | Path) -> str:
     return Path(path).name.removesuffix(".zarr")
 
 
-def open_cube(path: str | Path, pool: ShardPool | None = None) -> Cube:
-    """Open a finished cube by its folder; reads the manifest and nothing else.
+def open_cube(path: str | Path, pool: ShardPool | None = None, client: Client | None = None) -> Cube:
+    """Open a finished cube by its folder or address; reads the manifest and nothing else.
 
     Args:
-        path: the folder.
+        path: the folder, or `https://host/cube.zarr`, `s3://bucket/cube.zarr`.
         pool: of open shards, shared with other cubes; by default the cube gets one of its own.
+        client: for addresses, shared with other cubes; by default the cube gets one of its own.
 
     Raises:
-        InputError: no such folder, a store that was never finished, a damaged manifest, or a future format.
+        InputError: no such folder or object, a store that was never finished, a damaged manifest, or a future format.
     """
     from skyframe.data.box import ShardReader  # it needs Cube's types
 
-    path = Path(path)
+    if not is_address(path):
+        _check_folder(Path(path))
+    store = open_store(path, client)
+    try:
+        text = store.read(MANIFEST).decode("utf-8")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(
+            f"{store.url}: no {MANIFEST} inside, so this is no cube or it was never finished; check the name, or run "
+            "the ingest again"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{store.url}: {MANIFEST} is truncated or altered; restore it or run the ingest again"
+        ) from error
+    manifest = Manifest.from_json(text, store.url)
+    reader = ShardReader(store, pool or ShardPool())
+    return Cube(cube_name(store.url), store, manifest.spec, manifest.grid, manifest, reader)
+
+
+def _check_folder(path: Path) -> None:
     if not path.exists():
         if partial_path(path).exists():
             raise InputError(
@@ -231,32 +253,28 @@ def open_cube(path: str | Path, pool: ShardPool | None = None) -> Cube:
         raise InputError(f"{path}: no such cube, expected a folder with {MANIFEST}{near or '; check the path'}")
     if path.name.endswith(".partial"):
         raise InputError(f"{path}: a cube that was never finished; run the ingest again")
-    store = LocalStore(path)
-    try:
-        text = store.read(MANIFEST).decode("utf-8")
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(
-            f"{path}: no {MANIFEST} inside, so this is no cube or it was never finished; run the ingest again"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: {MANIFEST} is truncated or altered; restore it or run the ingest again") from error
-    manifest = Manifest.from_json(text, path)
-    reader = ShardReader(store, pool or ShardPool())
-    return Cube(cube_name(path), store, manifest.spec, manifest.grid, manifest, reader)
 
 
-def find_cubes(patterns: Sequence[str], where: str = "data.cubes") -> list[Cube]:
-    """Open the cubes that paths or globs name, each pattern's matches in sorted order.
+def find_cubes(patterns: Sequence[str], where: str = "data.cubes", client: Client | None = None) -> list[Cube]:
+    """Open the cubes that paths, globs or addresses name, each pattern's matches in sorted order.
 
     A glob passes over files (quick-look pictures) and unfinished `.partial` folders; a plain path must be a cube.
+
+    Args:
+        patterns: of the cubes.
+        where: the key that holds them, for messages.
+        client: for addresses; by default they share one.
 
     Raises:
         InputError: nothing matches, two cubes share a name, or one of them does not open.
     """
-    paths: list[Path] = []
+    paths: list[str | Path] = []
     for pattern in patterns:
-        matches = [Path(pattern)]  # a plain path: opening it says what is wrong with it
-        if glob.has_magic(pattern):
+        matches: list[str | Path] = [pattern]  # a plain path: opening it says what is wrong with it
+        if is_address(pattern):
+            if "*" in pattern:
+                raise InputError(f"{where}: {pattern!r} is an address with *, expected one cube; name each of them")
+        elif glob.has_magic(pattern):
             matches = [p for p in map(Path, sorted(glob.glob(pattern))) if p.is_dir() and p.suffix != ".partial"]
         if not matches:
             raise InputError(
@@ -264,8 +282,9 @@ def find_cubes(patterns: Sequence[str], where: str = "data.cubes") -> list[Cube]
                 "`skyframe ingest`"
             )
         paths += matches
-    pool = ShardPool()
-    cubes = [open_cube(p, pool) for p in paths]
+    pool, client = ShardPool(), client or Client()
+    with ThreadPoolExecutor(client.concurrency if any(map(is_address, paths)) else 1) as threads:
+        cubes = list(threads.map(lambda path: open_cube(path, pool, client), paths))
     names = [c.name for c in cubes]
     for cube in cubes:
         if names.count(cube.name) > 1:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -16,10 +19,12 @@ from skyframe import dist
 from skyframe.calendar import DAY_UNKNOWN
 from skyframe.config.recipe import DataConfig
 from skyframe.config.skysense import SkySenseRecipe
+from skyframe.data.ahead import Read, ReadAhead
 from skyframe.data.cube import Cube
 from skyframe.data.plan import WindowPlan
-from skyframe.data.read import read_series
+from skyframe.data.read import plan_series, read_series, reads_of
 from skyframe.data.selection import BASE_GSD_M, plan_windows, select_cubes
+from skyframe.data.shard import DamageError
 from skyframe.geography import RegionIndex, build_regions, place_of
 from skyframe.hashing import hash64, uniform_array
 from skyframe.sample import Layout, Sample, collate
@@ -59,6 +64,10 @@ def layouts_for(modalities: Mapping[str, Modality], frames: Mapping[str, int], s
     return made
 
 
+MAX_REPLACEMENTS = 16
+"""Windows tried in place of a damaged one: where all of them are damaged as well, the cubes are."""
+
+
 class WindowDataset(Dataset[Any]):
     """Position in the endless global order -> one window, uncut."""
 
@@ -69,27 +78,85 @@ class WindowDataset(Dataset[Any]):
         self.data: DataConfig = recipe.data
         self.seed = recipe.seed
         self.spec = CubeSpec.load(recipe.data.spec)
+        self.ahead: ReadAhead | None = None
 
     def __len__(self) -> int:
         return len(self.plan)
 
+    def __getitems__(self, positions: list[int]) -> list[Sample]:
+        """A batch: over a network its samples and those of the next are asked for before the first is read."""
+        if self.ahead is None:
+            return [self[position] for position in positions]
+        self.ahead.batch(positions)
+        made = []
+        for position in positions:
+            self.ahead.settle(position)
+            made.append(self[position])
+            self.ahead.done(position)
+        return made
+
+    def read_ahead(self, stride: int, stop: int) -> None:
+        """Let `__getitems__` read ahead, as over a network.
+
+        Args:
+            stride: positions from one batch of a worker to its next.
+            stop: past the last position of the run.
+        """
+        self.ahead = ReadAhead(self._reads_at, stride, stop)
+
     def __getitem__(self, position: int) -> Sample:
-        """The sample at an absolute position (epoch * windows per epoch + position in the epoch)."""
+        """The sample at an absolute position (epoch * windows per epoch + position in the epoch).
+
+        Where the recipe says `on_damage: skip`, a sample with lost or altered chunks is replaced by another one of the
+        epoch, drawn by (seed, position): the same on any number of ranks and workers.
+
+        Raises:
+            DamageError: the sample is damaged and the recipe says `raise`.
+            InputError: its replacements are damaged as well.
+        """
         epoch, at = divmod(position, len(self.plan))
+        try:
+            return self._read(epoch, at)
+        except DamageError as error:
+            if self.data.on_damage == "raise":
+                raise
+            damage = str(error)
+        for attempt in range(MAX_REPLACEMENTS):
+            other = hash64(self.seed, epoch, at, "replacement", attempt) % len(self.plan)
+            with suppress(DamageError):
+                return dataclasses.replace(self._read(epoch, other), damage=damage)
+        raise InputError(
+            f"{damage.rpartition(';')[0]}; {MAX_REPLACEMENTS} windows drawn in its place are damaged as well, expected "
+            "a few damaged chunks at most; run `skyframe verify` on the cubes"
+        )
+
+    def _read(self, epoch: int, at: int) -> Sample:
         window, index = self.plan.at(epoch, at)
         cube = self.cubes[window.cube]
-        dates = {
-            name: draw_dates(cube.days(name), count, window, hash64(self.seed, epoch, index, "dates", name))
-            for name, count in self.data.frames.items()
-            if name in self.data.modalities and cube.has(name)
-        }
-        series = read_series(cube, window, spec=self.spec, names=list(self.data.modalities), dates=dates)
+        names, dates = list(self.data.modalities), self._dates(epoch, window, index)
+        series = read_series(cube, window, spec=self.spec, names=names, dates=dates)
         if self.data.min_clear > 0:
             for s in series.values():
                 s.valid = s.valid & (s.valid.mean((1, 2)) >= self.data.min_clear)[:, None, None]
         place = place_of(cube.grid, window.y_m + window.size_m / 2, window.x_m + window.size_m / 2)
         region = self.regions.region(float(place[0]), float(place[1]))
         return Sample(series=series, place=place, region=region, index=index, epoch=epoch)
+
+    def _dates(self, epoch: int, window: Window, index: int) -> dict[str, NDArray[np.intp]]:
+        cube = self.cubes[window.cube]
+        return {
+            name: draw_dates(cube.days(name), count, window, hash64(self.seed, epoch, index, "dates", name))
+            for name, count in self.data.frames.items()
+            if name in self.data.modalities and cube.has(name)
+        }
+
+    def _reads_at(self, position: int) -> tuple[Cube, list[Read]]:
+        """What `sample` will ask the cube's reader for."""
+        epoch, at = divmod(position, len(self.plan))
+        window, index = self.plan.at(epoch, at)
+        cube = self.cubes[window.cube]
+        dates = self._dates(epoch, window, index)
+        return cube, reads_of(cube, plan_series(cube, window, self.spec, list(self.data.modalities), dates))
 
 
 def draw_dates(days: NDArray[np.int32], count: int, window: Window, key: int) -> NDArray[np.intp]:
@@ -121,6 +188,23 @@ class StepSampler(Sampler[list[int]]):
             yield list(range(first, first + self.per_rank))
 
 
+class TimedLoader(DataLoader[Any]):
+    """A loader that measures how long its consumer waited for it."""
+
+    waited_s = 0.0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        batches = super().__iter__()
+        while True:
+            begun = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            self.waited_s += time.perf_counter() - begun
+            yield batch
+
+
 class CubeDataModule(pl.LightningDataModule):
     """Batches of windows for one run; its state is how many batches were consumed."""
 
@@ -132,38 +216,46 @@ class CubeDataModule(pl.LightningDataModule):
         spec = CubeSpec.load(data.spec)
         selection = select_cubes(recipe)
         self.cubes, self.plan = selection.cubes, plan_windows(recipe, selection.table)
+        self.is_remote = selection.is_remote
         regions = data.regions or spec.regions
         points = max(4096, POINTS_PER_REGION * regions.num_regions)
         self.regions = build_regions(self.plan.places(points), regions)
         self.layouts = layouts_for(self.modalities, data.frames, data.window_px)
         self.sampler: StepSampler | None = None
+        self.loader: TimedLoader | None = None
         self.consumed = 0
+        self.replaced = 0  # samples of all ranks that stood in for damaged ones
 
     def dataset(self) -> WindowDataset:
         """The windows of this run, by absolute position."""
         return WindowDataset(self.recipe, self.plan, self.cubes, self.regions)
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> TimedLoader:
         """The loader of this rank, starting at the first batch not yet consumed."""
         train = self.recipe.train
         world = dist.world_size()
         per_rank = train.global_batch // (train.micro_steps * world)
         self.sampler = StepSampler(train.max_steps * train.micro_steps, per_rank, train.micro_steps, dist.rank(), world)
         self.sampler.start = self.consumed
-        workers = self.recipe.data.workers
-        return DataLoader(
-            self.dataset(),
+        workers, dataset = self.recipe.data.workers, self.dataset()
+        if self.is_remote:
+            width = per_rank * world
+            dataset.read_ahead(stride=width * max(1, workers), stop=width * self.sampler.num_batches)
+        self.loader = TimedLoader(
+            dataset,
             batch_sampler=self.sampler,
             collate_fn=partial(collate, layouts=self.layouts),
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+        return self.loader
 
     def state_dict(self) -> dict[str, Any]:
         """Batches consumed so far, counted by the training module, not by what workers have fetched."""
-        return {"consumed": self.consumed}
+        return {"consumed": self.consumed, "replaced": self.replaced}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue after the batches that the interrupted run consumed."""
         self.consumed = int(state_dict["consumed"])
+        self.replaced = int(state_dict.get("replaced", 0))  # absent before format 1 counted it

@@ -72,7 +72,7 @@ class Manifest:
         return json.dumps({"skyframe": FORMAT, "crc32c": _checksum(body), "body": body}, indent=1)
 
     @staticmethod
-    def from_json(text: str, path: Path) -> Manifest:
+    def from_json(text: str, path: Path | str) -> Manifest:
         """Inverse of `to_json`; `path` names the store in errors.
 
         Raises:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from skyframe.calendar import DAY_UNKNOWN, date_of
 from skyframe.data.cube import CLEAR, Cube
-from skyframe.data.read import read_box, read_flags, read_label
+from skyframe.data.read import SeriesRead, read_box, read_flags, read_label
 from skyframe.spec import Window
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _draw_series(axes: Axes, cube: Cube, name: str) -> None:
     modality, days = cube.spec.modalities[name], cube.days(name)
     height = cube.manifest.arrays[f"{name}/valid"].layout.shape[-2]
     box = (0, height, 0, 1)
-    values = read_box(cube, name, box, np.arange(len(days))).values[:, 0, :, 0]
+    values = read_box(cube, SeriesRead(name, box, None, np.arange(len(days)))).values[:, 0, :, 0]
     clear = read_flags(cube, name, box)[:, :, 0] == CLEAR
     physical = np.where(clear, values.astype(np.float64) * modality.scale + modality.offset, np.nan)
     rows = np.unique(np.linspace(0, height - 1, min(height, SHOWN_SITES)).astype(int))

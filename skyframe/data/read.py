@@ -7,12 +7,13 @@ lists and the disk does not hold is an error that names array and chunk.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skyframe.calendar import DAY_UNKNOWN
+from skyframe.data.ahead import Read, begin
 from skyframe.data.cube import CLEAR, NEVER_WRITTEN, NODATA, Box, Cube, whole_pixels
 from skyframe.data.manifest import ArrayRecord
 from skyframe.data.shard import damage
@@ -49,18 +50,52 @@ def read_series(
         InputError: the window leaves the cube or is no whole number of pixels; the cube's units, scale, offset, dtype
             or GSD contradict `spec`; a chunk is lost or altered.
     """
-    series = {}
+    chosen = plan_series(cube, window, spec, names, dates)
+    begun = begin(cube, reads_of(cube, chosen))  # over a network all of it comes at once
+    if begun is not None:
+        begun.settle()
+    return {one.name: read_box(cube, one) for one in chosen}
+
+
+class SeriesRead(NamedTuple):
+    """One modality of a window: pixel box, positions of its bands in the store (None: as they are), and its dates."""
+
+    name: str
+    pixels: tuple[int, int, int, int]
+    bands: NDArray[np.intp] | None
+    picks: NDArray[np.intp]
+
+
+def plan_series(
+    cube: Cube,
+    window: Window,
+    spec: CubeSpec | None = None,
+    names: Sequence[str] | None = None,
+    dates: Picks | None = None,
+) -> list[SeriesRead]:
+    """What `read_series` will read, by the manifest alone; takes its arguments."""
+    chosen = []
     for name in names if names is not None else (spec or cube.spec).modalities:
         wanted = spec.modality(name) if spec is not None else None
         if not cube.has(name):
             cube.check_inside(window)
             continue
-        stored = cube.spec.modality(name)
-        bands = match_bands(cube, stored, wanted)
+        bands = match_bands(cube, cube.spec.modality(name), wanted)
         picks = _pick_dates(cube, name, window, dates)
         if len(picks) and cube.covers(name, window):
-            series[name] = read_box(cube, name, cube.pixel_box(name, window), picks, bands)
-    return series
+            chosen.append(SeriesRead(name, cube.pixel_box(name, window), bands, picks))
+    return chosen
+
+
+def reads_of(cube: Cube, chosen: Sequence[SeriesRead]) -> list[Read]:
+    """The flags and values that `read_series` asks the cube's reader for."""
+    made: list[Read] = []
+    for name, (top, bottom, left, right), _, picks in chosen:
+        values = cube.manifest.arrays[f"{name}/values"]
+        area: Box = ((top, bottom), (left, right))
+        made.append((cube.manifest.arrays[f"{name}/valid"], picks, area))
+        made.append((values, picks, ((0, values.layout.shape[1]), *area)))
+    return made
 
 
 def read_flags(cube: Cube, name: str, pixels: tuple[int, int, int, int]) -> NDArray[np.uint8]:
@@ -151,30 +186,17 @@ def _pick_dates(cube: Cube, name: str, window: Window, dates: Picks | None) -> N
     return picks.astype(np.intp)
 
 
-def read_box(
-    cube: Cube,
-    name: str,
-    pixels: tuple[int, int, int, int],
-    picks: NDArray[np.intp],
-    bands: NDArray[np.intp] | None = None,
-) -> Series:
+def read_box(cube: Cube, chosen: SeriesRead) -> Series:
     """Some dates of a rectangle of one modality.
-
-    Args:
-        cube: an opened store.
-        name: a modality that it has.
-        pixels: first and past-the-last row, then column, inside the modality's grid.
-        picks: positions in `cube.days(name)`.
-        bands: position in the store of each band, -1 for one that it lacks (`match_bands`); default: as stored.
 
     Raises:
         InputError: a chunk is lost or altered.
     """
-    top, bottom, left, right = pixels
-    record = cube.manifest.arrays[f"{name}/values"]
-    area: Box = ((top, bottom), (left, right))
-    flags, _ = cube.reader.read(cube.manifest.arrays[f"{name}/valid"], picks, area)
-    values, missing = cube.reader.read(record, picks, ((0, record.layout.shape[1]), *area))
+    name, _, bands, picks = chosen
+    of_flags, of_values = reads_of(cube, [chosen])
+    record = of_values[0]
+    flags, _ = cube.reader.read(*of_flags)
+    values, missing = cube.reader.read(*of_values)
     for chunk, rows, spot in missing:
         there = flags[(rows, *spot[1:])]
         if not np.isin(there, (NODATA, NEVER_WRITTEN)).all():

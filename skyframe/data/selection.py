@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from skyframe.config.recipe import DataConfig, Recipe
+from skyframe.data.cache import BlockCache
 from skyframe.data.catalogue import Catalogue
 from skyframe.data.cube import Cube, find_cubes
 from skyframe.data.plan import WindowPlan
 from skyframe.data.split import PARTS
+from skyframe.data.store import is_address
 from skyframe.data.table import CubeSet, CubeTable, table_of
+from skyframe.data.transport import Client
 from skyframe.data.where import read_where
 from skyframe.spec import CubeSpec, InputError, Split, did_you_mean
 
@@ -27,6 +31,7 @@ class Selection:
     table: CubeTable
     cubes: Mapping[str, Cube]
     left_out: dict[str, int]
+    is_remote: bool  # some cube lies at an address
 
 
 def select_cubes(recipe: Recipe) -> Selection:
@@ -38,20 +43,28 @@ def select_cubes(recipe: Recipe) -> Selection:
         InputError: no such cube or catalogue, a held-out cube, a condition or source that does not fit, or no row left.
     """
     data, train = recipe.data, recipe.train
+    client = make_client(data)
     spec = CubeSpec.load(data.spec)
     if data.catalogue:
         table, left_out = _select_rows(data)
         per_rank = train.global_batch // (train.micro_steps * train.devices * train.num_nodes)
-        cubes: Mapping[str, Cube] = CubeSet(table, limit=max(64, 2 * per_rank))
+        cubes: Mapping[str, Cube] = CubeSet(table, max(64, 2 * per_rank), client)
     else:
-        opened = find_cubes(data.cubes)
+        opened = find_cubes(data.cubes, client=client)
         table, left_out = table_of(opened), {}
         cubes = {cube.name: cube for cube in opened}
     _check_held_out(table, spec, "catalogue" if data.catalogue else "cubes")
     weighted = _weigh(table, data.sources)
     if len(weighted) < len(table):
         left_out["weight 0"] = len(table) - len(weighted)
-    return Selection(weighted, cubes, left_out)
+    return Selection(weighted, cubes, left_out, any(map(is_address, weighted.paths)))
+
+
+def make_client(data: DataConfig) -> Client:
+    """What a run reads cubes at addresses with."""
+    if data.cache is None:
+        return Client()
+    return Client(cache=BlockCache(Path(data.cache.path), int(data.cache.max_gb * 1e9)))
 
 
 def plan_windows(recipe: Recipe, table: CubeTable) -> WindowPlan:

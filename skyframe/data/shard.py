@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,9 @@ from numcodecs import blosc
 from numpy.typing import NDArray
 
 from skyframe.data.decode import blosc_decoder, frame_sizes
+from skyframe.data.object_store import ObjectBlob
 from skyframe.data.store import Buffer, Span, Store
+from skyframe.data.transport import Part
 from skyframe.spec import InputError
 
 Codec = Literal["lz4", "zstd"]
@@ -115,9 +118,13 @@ def shard_key(shard: tuple[int, ...]) -> str:
     return "/".join(("c", *map(str, shard)))
 
 
-def damage(store: Store, layout: ArrayLayout, place: str, what: str) -> InputError:
+class DamageError(InputError):
+    """A store lost or altered data: the one kind of error that a recipe may pass over (`data.on_damage: skip`)."""
+
+
+def damage(store: Store, layout: ArrayLayout, place: str, what: str) -> DamageError:
     """The error for a store that lost or altered data; names array and chunk (or shard)."""
-    return InputError(
+    return DamageError(
         f"{layout.name}: {place} in {store.url} {what}; the store is damaged, restore it or run the ingest again"
     )
 
@@ -180,7 +187,9 @@ class OpenShard:
         """
         self.store, self.layout, self.shard, self._frame = store, layout, shard, layout.chunk_bytes
         try:
-            self._blob = store.open(f"{layout.name}/{shard_key(shard)}")
+            self._blob = store.open(
+                f"{layout.name}/{shard_key(shard)}", tail=math.prod(layout.chunks_per_shard) * 16 + 4
+            )
         except FileNotFoundError:
             raise self._broken("is listed in the manifest but its file is missing") from None
         self._index = self._read_index()
@@ -199,6 +208,8 @@ class OpenShard:
         if size < length:
             raise self._broken(f"has {size} bytes, expected at least the {length} of its index: it was truncated")
         raw = bytes(self._blob.fetch([(size - length, length)])[0])
+        if google_crc32c.value(raw) != CRC_RESIDUE:
+            raw = bytes(self._blob.again((size - length, length)))
         if google_crc32c.value(raw) != CRC_RESIDUE:
             raise self._broken("has an index that fails its checksum: it was truncated or altered")
         return np.frombuffer(raw, "<u8", rows * 2).reshape(rows, 2)
@@ -229,10 +240,29 @@ class OpenShard:
         checksum, decode, frame = google_crc32c.value, blosc_decoder(), self._frame
         fetched, base = self._blob.fetch(spans), self._blob.address
         for packed, span, target in zip(fetched, spans, addresses, strict=True):
+            source = packed if base is None else base + span[0]
             if checksum(packed) != CRC_RESIDUE or frame_sizes(packed) != (frame, span[1] - 4):
+                source = self._again(span)
+            if decode(source, target, frame, 1) != frame:
                 raise self._bad_chunk(packed, span)
-            if decode(packed if base is None else base + span[0], target, frame, 1) != frame:
-                raise self._bad_chunk(packed, span)
+
+    def _again(self, span: Span) -> bytes:
+        """A chunk that came altered, once more: a network or a cache may have done it, then the store has it whole."""
+        packed = bytes(self._blob.again(span))
+        if google_crc32c.value(packed) != CRC_RESIDUE or frame_sizes(packed) != (self._frame, span[1] - 4):
+            raise self._bad_chunk(packed, span)
+        return packed
+
+    def ahead(self, rows: NDArray[np.integer]) -> list[Part]:
+        """Begin to fetch the chunks at these rows, those that were written; nothing to do where reading is local.
+
+        Returns:
+            What is under way; reading finds it for as long as the caller holds it.
+        """
+        if isinstance(self._blob, ObjectBlob):
+            spans = self._index[rows[self._index[rows, 0] != MISSING]]
+            return self._blob.ahead(spans.tolist())
+        return []
 
     def _bad_chunk(self, packed: Buffer, span: Span) -> InputError:
         row = int(np.flatnonzero(self._index[:, 0] == span[0])[0])
@@ -258,14 +288,25 @@ class ShardPool:
 
     A child process starts with an empty pool of its own: nothing opened in the parent is used after a fork. So
     `limit` bounds the handles of a process, and with the indices (16 bytes per chunk) the memory that reading keeps.
+    Threads may share it; a shard that is dropped is closed when the last of them lets it go.
     """
 
     limit: int = 256
-    opened: OrderedDict[tuple[str, str, tuple[int, ...]], OpenShard] = field(default_factory=OrderedDict)
-    _pid: int = -1
+    _held: _Opened | None = field(default=None, repr=False)
 
     def __reduce__(self) -> tuple[type[ShardPool], tuple[int]]:
         return ShardPool, (self.limit,)
+
+    @property
+    def opened(self) -> OrderedDict[ShardId, OpenShard]:
+        """What is open in this process."""
+        return self._own().shards
+
+    def _own(self) -> _Opened:
+        held = self._held
+        if held is None or held.pid != os.getpid():
+            held = self._held = _Opened()
+        return held
 
     def get(self, store: Store, layout: ArrayLayout, shard: tuple[int, ...], num_chunks: int) -> OpenShard:
         """The shard, opened at first use.
@@ -276,15 +317,37 @@ class ShardPool:
         Raises:
             InputError: the file is missing, truncated, or holds another number of chunks.
         """
-        if self._pid != os.getpid():
-            self.opened, self._pid = OrderedDict(), os.getpid()
-        key = (store.url, layout.name, shard)
-        found = self.opened.get(key)
+        own, key = self._own(), (store.url, layout.name, shard)
+        found = own.look(key)
         if found is not None:
-            self.opened.move_to_end(key)
             return found
-        found = OpenShard(store, layout, shard, num_chunks)
-        self.opened[key] = found
-        if len(self.opened) > self.limit:
-            self.opened.popitem(last=False)[1].close()
+        with own.opening[hash(key) % len(own.opening)]:  # threads that want the same shard open it once
+            found = own.look(key)
+            if found is None:
+                found = OpenShard(store, layout, shard, num_chunks)
+                with own.lock:
+                    own.shards[key] = found
+                    if len(own.shards) > self.limit:
+                        own.shards.popitem(last=False)
         return found
+
+
+ShardId = tuple[str, str, tuple[int, ...]]
+
+
+class _Opened:
+    """What a `ShardPool` holds in one process."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.shards: OrderedDict[ShardId, OpenShard] = OrderedDict()
+        self.lock = threading.Lock()
+        self.opening = [threading.Lock() for _ in range(32)]
+
+    def look(self, key: ShardId) -> OpenShard | None:
+        """The shard if it is open, now the most recently used."""
+        with self.lock:
+            found = self.shards.get(key)
+            if found is not None:
+                self.shards.move_to_end(key)
+            return found

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyframe.data.cube import CLEAR, NEVER_WRITTEN, NODATA, Cube
-from skyframe.data.read import match_bands, read_box, read_flags
+from skyframe.data.read import SeriesRead, match_bands, read_box, read_flags
 from skyframe.randomness import generator
 from skyframe.spec import CubeSpec, InputError, Modality
 
@@ -177,7 +177,7 @@ def _read(cube: Cube, modality: Modality, unit: _Unit, keep: float) -> _Read:
         nothing = np.full(len(modality.bands), np.nan, np.float32)
         empty = np.zeros((len(modality.bands), 0), np.float32)
         return _Read(empty, nothing, nothing, np.zeros(len(modality.bands), np.int64), counts)
-    series = read_box(cube, modality.name, unit.box, unit.picks, bands)
+    series = read_box(cube, SeriesRead(modality.name, unit.box, bands, unit.picks))
     stored = np.moveaxis(series.values, 1, 0)[:, series.valid]
     clear = (stored.astype(np.float64) * modality.scale + modality.offset).astype(np.float32)
     clear[~series.bands] = np.nan

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from skyframe.data.transport import Client
 
 Buffer = Any
 """Bytes, or a read-only uint8 array over mapped ones."""
@@ -31,6 +34,9 @@ class Blob(Protocol):
 
     def fetch(self, spans: Sequence[Span]) -> list[Buffer]:
         """The bytes of each span; fewer where the object ends before."""
+
+    def again(self, span: Span) -> Buffer:
+        """The bytes of a span once more, from where they lie: what came before failed its checksum."""
 
     def close(self) -> None:
         """Give its handle back."""
@@ -53,8 +59,12 @@ class Store(Protocol):
     def for_zarr(self, key: str) -> Any:
         """What `zarr.open_array` takes for the array under a key."""
 
-    def open(self, key: str) -> Blob:
+    def open(self, key: str, tail: int = 0) -> Blob:
         """Open an object for reads of byte ranges.
+
+        Args:
+            key: of the object.
+            tail: bytes at its end that will be read first: over a network they come with the opening.
 
         Raises:
             FileNotFoundError: no such key.
@@ -88,6 +98,10 @@ class LocalFile:
                 return [os.pread(file.fileno(), length, start) for start, length in spans]
         whole = self._bytes
         return [whole[start : start + length] for start, length in spans]
+
+    def again(self, span: Span) -> Buffer:
+        """See `Blob`."""
+        return self.fetch([span])[0]
 
     def _release(self) -> None:
         if self._file >= 0:
@@ -126,9 +140,31 @@ class LocalStore:
         """See `Store`."""
         return self.path / key
 
-    def open(self, key: str) -> LocalFile:
+    def open(self, key: str, tail: int = 0) -> LocalFile:
         """See `Store`."""
         return LocalFile(self.path / key, self._mapped)
+
+
+def is_address(path: str | Path) -> bool:
+    """Whether this is an address of an object store (`scheme://...`), not a path."""
+    return "://" in str(path)
+
+
+def open_store(url: str | Path, client: Client | None = None) -> Store:
+    """The store at a path or an address; nothing is read.
+
+    Args:
+        url: a folder, `https://host/...` or `s3://bucket/...`.
+        client: for addresses; share one among stores.
+
+    Raises:
+        InputError: an address of another kind.
+    """
+    if not is_address(url):
+        return LocalStore(Path(url))
+    from skyframe.data.object_store import open_object_store  # it needs the types of this file
+
+    return open_object_store(str(url), client)
 
 
 def filesystem_of(path: Path) -> str:

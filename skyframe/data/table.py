@@ -17,6 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyframe.data.cube import Cube, open_cube
+from skyframe.data.shard import ShardPool
+from skyframe.data.store import is_address
+from skyframe.data.transport import Client
 from skyframe.spec import KINDS, Grid, Modality, Window
 
 ALL_DAYS = Window.start_day, Window.end_day
@@ -193,11 +196,12 @@ def _layer(cubes: Sequence[Cube], name: str) -> Layer:
 class CubeSet(Mapping[str, Cube]):
     """The cubes of a table by name, each opened where it is first read; the `limit` last ones used stay open.
 
-    May be pickled and forked: an opened cube holds no file, its pool of shards is emptied in a child process.
+    They share one pool of shards and one client, so that the open files of a process are bounded whatever `limit` is.
+    May be pickled and forked: an opened cube holds no file, the pool is emptied in a child process.
     """
 
-    def __init__(self, table: CubeTable, limit: int = 128) -> None:
-        self.table, self.limit = table, limit
+    def __init__(self, table: CubeTable, limit: int = 128, client: Client | None = None) -> None:
+        self.table, self.limit, self.pool, self.client = table, limit, ShardPool(), client or Client()
         self._opened: OrderedDict[str, Cube] = OrderedDict()
 
     @cached_property
@@ -211,7 +215,7 @@ class CubeSet(Mapping[str, Cube]):
             self._opened.move_to_end(name)
             return cube
         path = self.table.paths[self._rows[name]]
-        cube = open_cube(path if "://" in path else Path(self.table.root, path))
+        cube = open_cube(path if is_address(path) else Path(self.table.root, path), self.pool, self.client)
         self._opened[name] = cube
         if len(self._opened) > self.limit:
             self._opened.popitem(last=False)

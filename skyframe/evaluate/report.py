@@ -23,7 +23,7 @@ MetricRows = Sequence[Mapping[str, float]]
 
 
 def build_report(
-    run_dir: Path, out_html: Path, encoder: Encoder | None, scene: Path | None, results_csv: Path | None
+    run_dir: Path, out_html: Path, encoder: Encoder | None, scene: str | Path | None, results_csv: Path | None
 ) -> Path:
     """Write the page.
 
@@ -46,7 +46,7 @@ def build_report(
     scores = [] if results_csv is None else _scores(Path(results_csv))  # before the slow pictures, as it may be refused
     body = [_header(run_dir, rows, recipe, encoder)]
     if encoder is not None and scene is not None:
-        pictures = [picture_figure(p) for p in scene_pictures(encoder, Path(scene))]
+        pictures = [picture_figure(p) for p in scene_pictures(encoder, scene)]
         body.append(
             section(
                 "A scene",

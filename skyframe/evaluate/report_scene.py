@@ -56,7 +56,7 @@ class Picture:
     legend: tuple[tuple[str, str], ...] = ()  # class name, CSS colour
 
 
-def scene_pictures(encoder: Encoder, scene: Path, side_px: int = 96, label: str = "land_cover") -> list[Picture]:
+def scene_pictures(encoder: Encoder, scene: str | Path, side_px: int = 96, label: str = "land_cover") -> list[Picture]:
     """Encode the middle of a cube in overlapping tiles and draw it.
 
     Args:

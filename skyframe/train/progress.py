@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import pytorch_lightning as pl
+import torch
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 from torch import Tensor
@@ -29,16 +31,18 @@ class ProgressLog(pl.Callback):
         self.file: TextIO | None = None
         self.board: Any = None
         self.bar: Progress | None = None
-        self.waited_s = self.busy_s = 0.0
-        self.batch_end = self.batch_start = self.begun = 0.0
+        self.begun = self.last_row = self.waited_s = 0.0
+        self.replaced = 0  # samples of this rank that stood in for damaged ones, since the last row
         self.logged_step = 0
         self.samples = 0
         self.lr = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the log and the progress line on rank 0."""
-        self.begun = self.batch_end = time.perf_counter()
+        self.begun = self.last_row = time.perf_counter()
         self.logged_step = trainer.global_step
+        loader = trainer.datamodule.loader  # type: ignore[attr-defined]
+        self.waited_s = loader.waited_s if loader is not None else 0.0
         if not trainer.is_global_zero:
             return
         path = self.run / "metrics.jsonl"
@@ -64,11 +68,8 @@ class ProgressLog(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """The time since the last batch ended was spent waiting for data."""
-        # taken here, as the schedule moves on before the batch ends
+        """The learning rate of the step: taken here, as the schedule moves on before the batch ends."""
         self.lr = float(trainer.optimizers[0].param_groups[0]["lr"])
-        self.batch_start = time.perf_counter()
-        self.waited_s += self.batch_start - self.batch_end
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -76,9 +77,8 @@ class ProgressLog(pl.Callback):
         """Write a row where a log step or a checkpoint is due, and stop there on a non-finite loss: none is saved."""
         assert isinstance(pl_module, PretrainModule)
         now = time.perf_counter()
-        self.busy_s += now - self.batch_start
-        self.batch_end = now
         self.samples += batch.size * dist.world_size()
+        self._note_damage(batch.damage)
         step = trainer.global_step
         train = pl_module.recipe.train
         due = step % self.every == 0 or step % train.checkpoint_every == 0 or step == trainer.max_steps
@@ -91,26 +91,33 @@ class ProgressLog(pl.Callback):
                     "with a lower optim.lr "
                     f"or look at the samples since step {self.logged_step}"
                 )
-            self.logged_step = step
+            self.logged_step, self.last_row = step, now
             self._write(row)
         if self.bar is not None:
+            replaced = trainer.datamodule.replaced + self.replaced  # type: ignore[attr-defined]
             news = f"{self.samples / (now - self.begun):.1f} samples/s  {_in_short(pl_module.terms)}"
+            news += f"  {replaced} replaced" if replaced else ""
             self.bar.update(self.bar.task_ids[0], completed=step, news=news)
 
     def _row(self, trainer: pl.Trainer, module: PretrainModule, now: float) -> dict[str, float]:
         """Terms averaged over ranks, schedules, throughput and health figures."""
         terms = {name: float(dist.all_sum(value)) / dist.world_size() for name, value in module.terms.items()}
-        train = module.recipe.train
+        train, data = module.recipe.train, trainer.datamodule  # type: ignore[attr-defined]
+        waited_s, self.waited_s = data.loader.waited_s - self.waited_s, data.loader.waited_s
         row: dict[str, float] = {
             "step": trainer.global_step,
-            "epoch": trainer.global_step * train.global_batch / max(1, len(trainer.datamodule.plan)),  # type: ignore[attr-defined]
+            "epoch": trainer.global_step * train.global_batch / max(1, len(data.plan)),
             "time_s": now - self.begun,
             "total": terms.pop("total"),
             **{f"loss/{name}": value for name, value in terms.items()},
             "lr": self.lr,
             "samples_per_s": self.samples / (now - self.begun),
-            "data_wait_pct": 100 * self.waited_s / max(1e-9, self.waited_s + self.busy_s),
+            "data_wait_pct": 100 * waited_s / max(1e-9, now - self.last_row),  # since the last row, first batch apart
         }
+        if module.recipe.data.on_damage == "skip":
+            data.replaced += int(dist.all_sum(torch.tensor(self.replaced, device=module.device)))
+            self.replaced = 0
+            row["replaced"] = data.replaced
         return row | module.system.monitors()
 
     def _write(self, row: dict[str, float]) -> None:
@@ -122,9 +129,19 @@ class ProgressLog(pl.Callback):
             if name != "step":
                 self.board.add_scalar(name, value, int(row["step"]))
 
+    def _note_damage(self, sentences: list[str]) -> None:
+        """Count the samples that stood in for damaged ones, and keep the reasons beside the log, a file per rank."""
+        if sentences:
+            self.replaced += len(sentences)
+            with (self.run / f"{DAMAGE}{dist.rank()}.txt").open("a") as file:
+                file.write("".join(sentence + "\n" for sentence in sentences))
+
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Close what was opened."""
+        """Close what was opened, and say what was damaged."""
         self._close()
+        replaced = trainer.datamodule.replaced  # type: ignore[attr-defined]
+        if replaced and self.show and trainer.is_global_zero:
+            Console(stderr=True, soft_wrap=True).print(damage_sentence(self.run, replaced), markup=False)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave the terminal whole."""
@@ -135,6 +152,20 @@ class ProgressLog(pl.Callback):
             if thing is not None:
                 thing.stop() if isinstance(thing, Progress) else thing.close()
         self.bar = self.file = self.board = None
+
+
+DAMAGE = "damaged_rank"
+
+
+def damage_sentence(run: Path, replaced: int) -> str:
+    """How many samples were replaced in a run, and the first reasons."""
+    lines = [line for file in sorted(run.glob(f"{DAMAGE}*.txt")) for line in file.read_text().splitlines()]
+    reasons = list(dict.fromkeys(line.rpartition(";")[0] for line in lines))
+    more = f", and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+    return (
+        f"warning: {replaced} samples were replaced by others as their chunks are lost or altered: "
+        f"{'; '.join(reasons[:3])}{more}; all in {run}/{DAMAGE}*.txt, run `skyframe verify` on the cubes"
+    )
 
 
 def _in_short(terms: Mapping[str, Tensor]) -> str:

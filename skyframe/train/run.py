@@ -104,7 +104,7 @@ def _strategy(recipe: SkySenseRecipe) -> DDPStrategy | str:
 def _own_words(error: InputError) -> str:
     """The sentence itself: PyTorch wraps what a reader process raised into its traceback."""
     text = str(error).strip()
-    return text.splitlines()[-1].partition(f"{InputError.__name__}: ")[2] if text.startswith("Caught ") else text
+    return text.splitlines()[-1].partition(f"{type(error).__name__}: ")[2] if text.startswith("Caught ") else text
 
 
 def _find_start(run: Path, recipe: SkySenseRecipe, resume: str) -> Path | None:
