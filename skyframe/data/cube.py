@@ -25,6 +25,9 @@ from skyframe.spec import CubeSpec, Grid, InputError, Label, Modality, Window, d
 NODATA, CLEAR, CLOUD, SHADOW, NEVER_WRITTEN = 0, 1, 2, 3, 255
 FLAG_MEANINGS = {NODATA: "nodata", CLEAR: "clear", CLOUD: "cloud", SHADOW: "shadow", NEVER_WRITTEN: "never_written"}
 
+ARCHIVE_SUFFIXES = (".yaml", ".yml")
+"""A path that ends so is the description of an archive."""
+
 FINE_GSD_M = 2.0
 """Imagery finer than this is stored one shard per date: a place has few dates of it and many pixels."""
 
@@ -210,10 +213,10 @@ def cube_name(path: str | Path) -> str:
 
 
 def open_cube(path: str | Path, pool: ShardPool | None = None) -> Cube:
-    """Open a finished cube by its folder; reads the manifest and nothing else.
+    """Open a finished cube by its folder, or an archive in place by its YAML description; reads no pixels.
 
     Args:
-        path: the folder.
+        path: the folder, or the description.
         pool: of open shards, shared with other cubes; by default the cube gets one of its own.
 
     Raises:
@@ -222,6 +225,10 @@ def open_cube(path: str | Path, pool: ShardPool | None = None) -> Cube:
     from skyframe.data.box import ShardReader  # it needs Cube's types
 
     path = Path(path)
+    if path.suffix in ARCHIVE_SUFFIXES:
+        from skyframe.data.archive import open_archive
+
+        return open_archive(path)
     if not path.exists():
         if partial_path(path).exists():
             raise InputError(
@@ -248,7 +255,8 @@ def open_cube(path: str | Path, pool: ShardPool | None = None) -> Cube:
 def find_cubes(patterns: Sequence[str], where: str = "data.cubes") -> list[Cube]:
     """Open the cubes that paths or globs name, each pattern's matches in sorted order.
 
-    A glob passes over files (quick-look pictures) and unfinished `.partial` folders; a plain path must be a cube.
+    A glob passes over files (quick-look pictures) and unfinished `.partial` folders, unless it asks for `.yaml` files
+    (descriptions of archives); a plain path must be a cube.
 
     Raises:
         InputError: nothing matches, two cubes share a name, or one of them does not open.
@@ -257,7 +265,7 @@ def find_cubes(patterns: Sequence[str], where: str = "data.cubes") -> list[Cube]
     for pattern in patterns:
         matches = [Path(pattern)]  # a plain path: opening it says what is wrong with it
         if glob.has_magic(pattern):
-            matches = [p for p in map(Path, sorted(glob.glob(pattern))) if p.is_dir() and p.suffix != ".partial"]
+            matches = [p for p in map(Path, sorted(glob.glob(pattern))) if _is_cube(p, pattern)]
         if not matches:
             raise InputError(
                 f"{where}: nothing at {pattern!r}, expected finished cubes; write one with `skyframe simulate` or "
@@ -274,6 +282,13 @@ def find_cubes(patterns: Sequence[str], where: str = "data.cubes") -> list[Cube]
                 "names; rename one"
             )
     return cubes
+
+
+def _is_cube(path: Path, pattern: str) -> bool:
+    """Whether a glob's match is meant."""
+    if path.is_dir():
+        return path.suffix != ".partial"
+    return path.suffix == Path(pattern).suffix and path.suffix in ARCHIVE_SUFFIXES
 
 
 def partial_path(path: Path) -> Path:

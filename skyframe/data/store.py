@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from skyframe.spec import InputError
+
 Buffer = Any
 """Bytes, or a read-only uint8 array over mapped ones."""
 
@@ -129,6 +131,17 @@ class LocalStore:
     def open(self, key: str) -> LocalFile:
         """See `Store`."""
         return LocalFile(self.path / key, self._mapped)
+
+
+def open_store(place: str | Path) -> Store:
+    """The store at a folder.
+
+    Raises:
+        InputError: an address of a kind that is not read.
+    """
+    if "://" in str(place):
+        raise InputError(f"{place}: an address, expected a folder on a disk; mount it or copy it")
+    return LocalStore(Path(place))
 
 
 def filesystem_of(path: Path) -> str:
