@@ -16,7 +16,9 @@ from skyframe.spec import METRES_PER_DEGREE, InputError
 SECONDS = {"day": 86400, "d": 86400, "hour": 3600, "hr": 3600, "h": 3600, "minute": 60, "min": 60, "second": 1}
 SECONDS |= {"sec": 1, "s": 1}
 REAL_CALENDARS = ("standard", "gregorian", "proleptic_gregorian")
-SINCE = re.compile(r"\s*([A-Za-z]+?)s?\s+since\s+(\d{1,4}-\d{1,2}-\d{1,2})(?:[T ]\s*([\d:.]+))?\s*(?:Z|UTC|[+-]0?0:?00)?\s*$")
+SINCE = re.compile(
+    r"\s*([A-Za-z]+?)s?\s+since\s+(\d{1,4}-\d{1,2}-\d{1,2})(?:[T ]\s*([\d:.]+))?\s*(?:Z|UTC|[+-]0?0:?00)?\s*$"
+)
 
 
 def days_of_dates(dates: Sequence[Any], where: str) -> NDArray[np.int32]:
@@ -61,7 +63,9 @@ def days_of_times(values: NDArray[Any], attrs: Mapping[str, Any], where: str) ->
         steps = np.where(lost, 0, values).astype(np.float64) * SECONDS[match[1].lower()] * 1000
         when = start + np.rint(steps).astype("timedelta64[ms]")
     if lost.any():
-        raise InputError(f"{where}: {int(lost.sum())} of {len(values)} times are missing, expected all; repair the store")
+        raise InputError(
+            f"{where}: {int(lost.sum())} of {len(values)} times are missing, expected all; repair the store"
+        )
     days = when.astype("datetime64[D]") - np.datetime64("2000-01-01", "D")
     return np.asarray(days.astype(np.int64).astype(np.int32))
 

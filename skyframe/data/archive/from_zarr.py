@@ -112,9 +112,7 @@ def _axes_of(array: ZarrArray) -> str:
     return ", ".join(array.roles or array.dims)
 
 
-def _band_places(
-    entry: ModalityEntry, modality: Modality, first: ZarrArray, where: str
-) -> tuple[tuple[int, ...], ...]:
+def _band_places(entry: ModalityEntry, modality: Modality, first: ZarrArray, where: str) -> tuple[tuple[int, ...], ...]:
     """By array, which element of its band axis is which band of the modality."""
     count = len(modality.bands)
     if BAND in entry.array:
@@ -193,8 +191,10 @@ def _read_whole(array: ZarrArray) -> NDArray[Any]:
     out = np.empty(array.shape, array.numpy_dtype.newbyteorder("="))
     flat, chunk = array.scratch()
     for number in range(-(-array.shape[0] // array.chunk[0])):
-        if not array.read_chunk((number,), flat):
+        packed = array.fetch((number,))
+        if packed is None:
             raise damaged(array.store, array.name, (number,), "is missing")
+        array.decode((number,), packed, flat)
         start = number * array.chunk[0]
         out[start : start + array.chunk[0]] = chunk[: len(out) - start]
     return out

@@ -9,6 +9,7 @@ Source of the format: TIFF 6.0 (Adobe 1992), BigTIFF (libtiff), GeoTIFF 1.1 (OGC
 from __future__ import annotations
 
 import functools
+import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -119,26 +120,34 @@ class TiffArray:
 
     def scratch(self) -> tuple[NDArray[np.uint8], NDArray[np.generic]]:
         """See `Tiled`."""
-        room = np.empty(self.chunk, self.numpy_dtype)
-        return room.reshape(-1).view(np.uint8), room
+        flat = self.pool.room("decoded", math.prod(self.chunk) * self.numpy_dtype.itemsize)
+        return flat, flat.view(self.numpy_dtype).reshape(self.chunk)
 
-    def read_chunk(self, number: tuple[int, ...], flat: NDArray[np.uint8]) -> bool:
+    def fetch(self, number: tuple[int, ...]) -> Any:
         """See `Tiled`. A tile of no bytes is one that GDAL left out as empty (sparse file)."""
         opened = self._opened
         header = opened.header
         at = number if header.planar and header.samples > 1 else number[:2]
         offset, count = int(header.offsets[at]), int(header.counts[at])
         if not count:
-            return False
+            return None
         packed = opened.blob.fetch([(offset, count)])[0]
         if len(packed) != count:
             raise damaged(self.store, self.key, number, f"has {len(packed)} of {count} bytes: the file was truncated")
+        return packed
+
+    def decode(self, number: tuple[int, ...], packed: Any, flat: NDArray[np.uint8]) -> None:
+        """See `Tiled`."""
+        header = self.header
         try:
             decode_tile(header, packed, flat, self.chunk)
         except Exception as error:  # every codec has errors of its own
-            what = f"does not decode from its {count} bytes ({' '.join(str(error).split())})"
+            what = f"does not decode from its {len(packed)} bytes ({' '.join(str(error).split())})"
             raise damaged(self.store, self.key, number, what) from error
-        return True
+
+    def file_of(self, number: tuple[int, ...]) -> str:
+        """See `Tiled`."""
+        return self.key
 
 
 def decode_tile(header: Header, packed: Any, flat: NDArray[np.uint8], shape: tuple[int, ...]) -> None:
@@ -184,7 +193,9 @@ def _open(store: Store, key: str) -> _OpenTiff:
     try:
         import imagecodecs  # noqa: F401
     except ImportError as error:
-        raise InputError(f"{where}: reading GeoTIFF in place needs imagecodecs; pip install skyframe-eo[archive]") from error
+        raise InputError(
+            f"{where}: reading GeoTIFF in place needs imagecodecs; pip install skyframe-eo[archive]"
+        ) from error
     try:
         blob = store.open(key)
     except FileNotFoundError as error:
@@ -195,7 +206,9 @@ def _open(store: Store, key: str) -> _OpenTiff:
         blob.close()
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{where}: no readable GeoTIFF ({error}), expected a tiled GeoTIFF; restore the file") from error
+        raise InputError(
+            f"{where}: no readable GeoTIFF ({error}), expected a tiled GeoTIFF; restore the file"
+        ) from error
 
 
 def _parse(blob: Blob, where: str) -> Header:
@@ -215,13 +228,27 @@ def _parse(blob: Blob, where: str) -> Header:
     tile = int(tags[TILE_HEIGHT][0]), int(tags[TILE_WIDTH][0])
     counts = -(-height // tile[0]), -(-width // tile[1])
     grid = (samples, *counts) if planar and samples > 1 else counts
-    offsets, sizes = (np.moveaxis(tags[tag].astype("u8").reshape(grid), 0, -1) if len(grid) == 3 else
-                      tags[tag].astype("u8").reshape(grid) for tag in (TILE_OFFSETS, TILE_BYTES))
+    offsets, sizes = (
+        np.moveaxis(tags[tag].astype("u8").reshape(grid), 0, -1)
+        if len(grid) == 3
+        else tags[tag].astype("u8").reshape(grid)
+        for tag in (TILE_OFFSETS, TILE_BYTES)
+    )
     nodata = bytes(tags[GDAL_NODATA]).rstrip(b"\0 ").decode() if GDAL_NODATA in tags else ""
     frame = Frame((height, width), _transform(tags, where), _crs(tags))
     dtype = np.dtype(f"{order}{KINDS[kinds.pop()]}{bits.pop() // 8}").str
-    return Header(frame, tile, samples, planar, dtype, CODECS[compression], predictor,
-                  float(nodata) if nodata else None, offsets, sizes)
+    return Header(
+        frame,
+        tile,
+        samples,
+        planar,
+        dtype,
+        CODECS[compression],
+        predictor,
+        float(nodata) if nodata else None,
+        offsets,
+        sizes,
+    )
 
 
 def _tags(blob: Blob) -> tuple[dict[int, NDArray[Any]], str]:
@@ -229,7 +256,9 @@ def _tags(blob: Blob) -> tuple[dict[int, NDArray[Any]], str]:
     first = bytes(blob.fetch([(0, HEAD_BYTES)])[0])
 
     def fetch(start: int, length: int) -> bytes:
-        return first[start : start + length] if start + length <= len(first) else bytes(blob.fetch([(start, length)])[0])
+        return (
+            first[start : start + length] if start + length <= len(first) else bytes(blob.fetch([(start, length)])[0])
+        )
 
     head = first[:16]
     order = {b"II": "<", b"MM": ">"}.get(head[:2])
@@ -259,7 +288,9 @@ def _tags(blob: Blob) -> tuple[dict[int, NDArray[Any]], str]:
 
 def _transform(tags: dict[int, NDArray[Any]], where: str) -> tuple[float, float, float, float]:
     if PIXEL_SCALE not in tags or TIE_POINT not in tags or len(tags[TIE_POINT]) != 6:
-        raise InputError(f"{where}: no north-up georeference, expected a pixel scale and a tie point; warp it by gdalwarp")
+        raise InputError(
+            f"{where}: no north-up georeference, expected a pixel scale and a tie point; warp it by gdalwarp"
+        )
     dx, dy = (float(v) for v in tags[PIXEL_SCALE][:2])
     column, row, _, x, y, _ = (float(v) for v in tags[TIE_POINT])
     half = 0.5 if _geo_key(tags, RASTER_TYPE) == 2 else 0.0  # a tie point at the pixel's centre

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyframe.data.archive.pool import OpenedPool
-from skyframe.data.archive.stack import Area, Cost, Stack
-from skyframe.data.archive.tiled import Target
+from skyframe.data.archive.stack import Area, Stack
+from skyframe.data.archive.tiled import Target, Tiled
 from skyframe.data.cube import CLEAR, CLOUD, NODATA, SHADOW, Box, Missing
 from skyframe.data.manifest import ArrayRecord
 
@@ -71,9 +71,7 @@ class ModalitySource:
     mask: Stack | None = None
     ratio: int = 1
 
-    def read(
-        self, dates: Sequence[int], area: Area
-    ) -> tuple[NDArray[np.generic], NDArray[np.uint8], list[Missing]]:
+    def read(self, dates: Sequence[int], area: Area) -> tuple[NDArray[np.generic], NDArray[np.uint8], list[Missing]]:
         """Values `[T, C, h, w]` and flags `[T, h, w]` of an area, and the chunks of values that are not there."""
         sides = tuple(stop - start for start, stop in area)
         target = Target(np.empty((len(dates), self.values.shape[1], *sides), np.dtype(self.values.dtype)), [])
@@ -88,8 +86,7 @@ class ModalitySource:
         if self.mask is None:
             return np.full((len(dates), *sides), CLEAR, np.uint8)
         ratio = self.ratio
-        (top, bottom), (left, right) = area
-        coarse = (top // ratio, -(-bottom // ratio)), (left // ratio, -(-right // ratio))
+        coarse = _coarse(area, ratio)
         shape = (len(dates), 1, *(stop - start for start, stop in coarse))
         target = Target(np.empty(shape, np.dtype(self.mask.dtype)), [])
         self.mask.read(dates, coarse, target)
@@ -99,18 +96,21 @@ class ModalitySource:
         flags = flags[:, 0]
         if ratio > 1:
             flags = flags.repeat(ratio, 1).repeat(ratio, 2)
-            first = top - top // ratio * ratio, left - left // ratio * ratio
+            first = area[0][0] % ratio, area[1][0] % ratio
             flags = flags[:, first[0] : first[0] + sides[0], first[1] : first[1] + sides[1]]
         return np.ascontiguousarray(flags)
 
-    def cost(self, dates: Sequence[int], area: Area) -> Cost:
-        """What `read` touches, mask layer included."""
-        total = self.values.cost(dates, area)
+    def touched(self, dates: Sequence[int], area: Area) -> Iterator[tuple[Tiled, tuple[int, ...]]]:
+        """The chunks that `read` asks for, mask layer included."""
+        yield from self.values.touched(dates, area)
         if self.mask is not None:
-            (top, bottom), (left, right) = area
-            ratio = self.ratio
-            total += self.mask.cost(dates, ((top // ratio, -(-bottom // ratio)), (left // ratio, -(-right // ratio))))
-        return total
+            yield from self.mask.touched(dates, _coarse(area, self.ratio))
+
+
+def _coarse(area: Area, ratio: int) -> Area:
+    """The pixels of the mask layer that cover an area."""
+    (top, bottom), (left, right) = area
+    return (top // ratio, -(-bottom // ratio)), (left // ratio, -(-right // ratio))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,27 +11,13 @@ from numpy.typing import NDArray
 
 from skyframe.data.archive.geotiff import Frame, TiffArray
 from skyframe.data.archive.pool import OpenedPool
-from skyframe.data.archive.tiled import Target, chunks_touched, gather, picks, spans
+from skyframe.data.archive.tiled import Picks, Spans, Target, Tiled, gather, picks, spans, touched
 from skyframe.data.archive.zarr_array import ZarrArray
 from skyframe.data.store import Store
 from skyframe.spec import InputError
 
 Area = tuple[tuple[int, int], tuple[int, int]]
 """First and past-the-last row, then column, rows counted from the north and columns from the west."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a read touches."""
-
-    chunks: int
-    files: int
-    decoded_bytes: int
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.chunks + other.chunks, self.files + other.files, self.decoded_bytes + other.decoded_bytes
-        )
 
 
 class Stack(Protocol):
@@ -56,8 +42,8 @@ class Stack(Protocol):
             InputError: a chunk is damaged, or a file contradicts the others.
         """
 
-    def cost(self, dates: Sequence[int], area: Area) -> Cost:
-        """What `read` would touch."""
+    def touched(self, dates: Sequence[int], area: Area) -> Iterator[tuple[Tiled, tuple[int, ...]]]:
+        """The chunks that `read` would ask for, each with its array."""
 
 
 @dataclass(frozen=True)
@@ -103,23 +89,12 @@ class ZarrStack:
         if any(self.flips):
             self._turn(target, before)
 
-    def cost(self, dates: Sequence[int], area: Area) -> Cost:
+    def touched(self, dates: Sequence[int], area: Area) -> Iterator[tuple[Tiled, tuple[int, ...]]]:
         """See `Stack`."""
         stored, box = self.order[np.asarray(dates)].tolist(), self._stored(area)
-        total = Cost(0, 0, 0)
         for part in self.parts:
-            array, wanted = part.array, _wanted(part, stored, box)
-            chunks = chunks_touched(array, *wanted)
-            files = chunks
-            if array.sharding is not None:
-                whole = {r: s for r, s in zip(array.roles, array.sharding.shard, strict=True)}
-                per = {r: s // c for r, s, c in zip(array.roles, array.sharding.shard, array.chunk, strict=True)}
-                files = 1
-                for role, axis in zip(("time", "band", "y", "x"), wanted, strict=True):
-                    files *= len({entry[0] // per[role] for entry in axis}) if role in whole else 1
-            size = int(np.prod(array.chunk)) * array.numpy_dtype.itemsize
-            total += Cost(chunks, files, chunks * size)
-        return total
+            for number in touched(part.array, *_wanted(part, stored, box)):
+                yield part.array, number
 
     def _stored(self, area: Area) -> Area:
         """The same area in the store's own count of rows and columns."""
@@ -141,10 +116,10 @@ class ZarrStack:
             target.missing[at] = number, rows, (band, y, x)
 
 
-def _wanted(part: Part, dates: Sequence[int], area: Area) -> tuple:  # type: ignore[type-arg]
+def _wanted(part: Part, dates: Sequence[int], area: Area) -> tuple[Picks, Picks, Spans, Spans]:
     """Dates, bands, rows and columns by chunk of a part; all places of an axis that it has not are its one element."""
     sizes = dict(zip(part.array.roles, part.array.chunk, strict=True))
-    times = picks(dates, sizes["time"]) if "time" in sizes else [(0, [(t, 0) for t in range(len(dates))])]
+    times: Picks = picks(dates, sizes["time"]) if "time" in sizes else [(0, [(t, 0) for t in range(len(dates))])]
     return (
         times,
         picks(part.bands, sizes.get("band", 1)),
@@ -175,33 +150,24 @@ class SceneStack:
 
     def read(self, dates: Sequence[int], area: Area, target: Target) -> None:
         """See `Stack`."""
-        wanted: dict[int, list[tuple[int, int]]] = {}
-        for row, date in enumerate(dates):
-            wanted.setdefault(date, []).append((row, 0))
-        for date, rows in wanted.items():
+        for date, rows in _rows_by_date(dates).items():
             lacking = np.ones(self.shape[1], bool)
             for file in self.files[date]:
                 array = self.array(file)
-                depth = array.chunk[2] if len(array.chunk) > 2 else 1
-                bands = picks(file.bands, depth)
-                sides = (spans(*extent, size) for extent, size in zip(area, array.chunk[:2], strict=True))
-                gather(array, [(0, rows)], bands, *sides, target)
+                gather(array, [(0, rows)], *_sides(array, file, area), target)
                 lacking &= np.array(file.bands) < 0
             for band in np.flatnonzero(lacking).tolist():
                 held = np.array([row for row, _ in rows])
                 target.out[held, band] = 0
                 target.missing.append(((date, band), held, (slice(band, band + 1), slice(None), slice(None))))
 
-    def cost(self, dates: Sequence[int], area: Area) -> Cost:
-        """See `Stack`; takes every file to be tiled as the first one is."""
-        sides = [len(spans(*extent, size)) for extent, size in zip(area, self.chunk[2:], strict=True)]
-        depth, item = self.chunk[1], np.dtype(self.dtype).itemsize
-        total = Cost(0, 0, 0)
-        for date in set(dates):
+    def touched(self, dates: Sequence[int], area: Area) -> Iterator[tuple[Tiled, tuple[int, ...]]]:
+        """See `Stack`."""
+        for date, rows in _rows_by_date(dates).items():
             for file in self.files[date]:
-                chunks = len(picks(file.bands, depth)) * sides[0] * sides[1]
-                total += Cost(chunks, 1, chunks * int(np.prod(self.chunk)) * item)
-        return total
+                array = self.array(file)
+                for number in touched(array, [(0, rows)], *_sides(array, file, area)):
+                    yield array, number
 
     def array(self, file: SceneFile) -> TiffArray:
         """An opened file.
@@ -214,6 +180,20 @@ class SceneStack:
         if header.frame != self.frame or np.dtype(header.dtype).name != self.dtype:
             raise unlike(file.key, self.store, header.frame, self.frame, np.dtype(header.dtype).name, self.dtype)
         return array
+
+
+def _rows_by_date(dates: Sequence[int]) -> dict[int, list[tuple[int, int]]]:
+    """Places in the output of each date; a file holds one."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for row, date in enumerate(dates):
+        found.setdefault(date, []).append((row, 0))
+    return found
+
+
+def _sides(array: TiffArray, file: SceneFile, area: Area) -> tuple[Picks, Spans, Spans]:
+    """Bands, rows and columns of a file by tile."""
+    chunk = array.chunk
+    return picks(file.bands, chunk[2] if len(chunk) > 2 else 1), spans(*area[0], chunk[0]), spans(*area[1], chunk[1])
 
 
 def unlike(key: str, store: Store, got: Frame, frame: Frame, dtype: str, expected: str) -> InputError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyframe.data.cube import Missing
-from skyframe.data.store import Store
+from skyframe.data.store import Buffer, Store
 from skyframe.spec import InputError
 
 ROLES = ("time", "band", "y", "x")
@@ -48,14 +48,24 @@ class Tiled(Protocol):
         """What elements of an absent chunk read as."""
 
     def scratch(self) -> tuple[NDArray[np.uint8], NDArray[np.generic]]:
-        """Room for one chunk: as flat bytes, and as the array of chunk shape that they are."""
+        """Room for one chunk, lent until the next call: as flat bytes, and as the array of chunk shape they are."""
 
-    def read_chunk(self, number: tuple[int, ...], flat: NDArray[np.uint8]) -> bool:
-        """Decode a chunk; False where the store does not hold it.
+    def fetch(self, number: tuple[int, ...]) -> Buffer | None:
+        """The packed bytes of a chunk, good until the next call; None where the store does not hold it.
+
+        Raises:
+            InputError: it is cut short.
+        """
+
+    def decode(self, number: tuple[int, ...], packed: Buffer, flat: NDArray[np.uint8]) -> None:
+        """Unpack a chunk.
 
         Raises:
             InputError: it is damaged.
         """
+
+    def file_of(self, number: tuple[int, ...]) -> str:
+        """Key of the object that holds a chunk."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +105,13 @@ def gather(tiled: Tiled, dates: Picks, bands: Picks, rows: Spans, columns: Spans
     Memory: one chunk beside the output.
     """
     flat, chunk = tiled.scratch()
-    view = _canonical(chunk, tiled.roles)
-    order = [ROLES.index(role) if role else -1 for role in tiled.roles]
-    out, read = target.out, tiled.read_chunk
+    view, order, out = _canonical(chunk, tiled.roles), _order(tiled.roles), target.out
     for date, band, (row, y_out, y_in), (column, x_out, x_in) in itertools.product(dates, bands, rows, columns):
         quad = (date[0], band[0], row, column, 0)
         number = tuple([quad[i] for i in order])
-        if read(number, flat):
+        packed = tiled.fetch(number)
+        if packed is not None:
+            tiled.decode(number, packed, flat)
             for t, t_in in date[1]:
                 for c, c_in in band[1]:
                     out[t, c, y_out, x_out] = view[t_in, c_in, y_in, x_in]
@@ -120,10 +130,13 @@ def _canonical(chunk: NDArray[np.generic], roles: Sequence[str]) -> NDArray[np.g
     return view[tuple(slice(None) if role in roles else None for role in ROLES)]
 
 
-def chunks_touched(tiled: Tiled, dates: Picks, bands: Picks, rows: Spans, columns: Spans) -> int:
-    """How many chunks `gather` would decode."""
-    counts = {"time": len(dates), "band": len(bands), "y": len(rows), "x": len(columns)}
-    total = 1
-    for role in tiled.roles:
-        total *= counts.get(role, 1)
-    return total
+def touched(tiled: Tiled, dates: Picks, bands: Picks, rows: Spans, columns: Spans) -> Iterator[tuple[int, ...]]:
+    """Numbers of the chunks that `gather` would ask for."""
+    order = _order(tiled.roles)
+    for corner in itertools.product(*([entry[0] for entry in axis] for axis in (dates, bands, rows, columns))):
+        yield tuple([(*corner, 0)[i] for i in order])
+
+
+def _order(roles: Sequence[str]) -> list[int]:
+    """Place among `ROLES` of each axis, one past them for an axis that is none."""
+    return [ROLES.index(role) if role else len(ROLES) for role in roles]

@@ -57,43 +57,42 @@ class ZarrArray:
 
     def scratch(self) -> tuple[NDArray[np.uint8], NDArray[np.generic]]:
         """See `Tiled`."""
-        room = np.empty([self.chunk[axis] for axis in self.axes], self.numpy_dtype)
-        return room.reshape(-1).view(np.uint8), room.transpose(np.argsort(self.axes))
+        flat = self.pool.room("decoded", math.prod(self.chunk) * self.numpy_dtype.itemsize)
+        stored = flat.view(self.numpy_dtype).reshape([self.chunk[axis] for axis in self.axes])
+        return flat, stored.transpose(np.argsort(self.axes))
 
-    def read_chunk(self, number: tuple[int, ...], flat: NDArray[np.uint8]) -> bool:
+    def fetch(self, number: tuple[int, ...]) -> Buffer | None:
         """See `Tiled`."""
-        packed = self._packed(number) if self.sharding is None else self._packed_in_shard(number, self.sharding)
-        if packed is None:
-            return False
+        if self.sharding is not None:
+            return self._fetch_in_shard(number, self.sharding)
+        try:
+            return self.pool.read(self.store, self.key(number))
+        except FileNotFoundError:
+            return None
+
+    def decode(self, number: tuple[int, ...], packed: Buffer, flat: NDArray[np.uint8]) -> None:
+        """See `Tiled`."""
         if not len(packed):
             raise damaged(self.store, self.name, number, "is empty (0 bytes)")
         try:
-            self._decode(packed, flat)
+            decoder(self.steps)(packed, flat)
         except Exception as error:  # every codec has errors of its own
             what = f"does not decode from its {len(packed)} bytes ({' '.join(str(error).split())})"
             raise damaged(self.store, self.name, number, what) from error
-        return True
 
-    @functools.cached_property
-    def _decode(self) -> Any:
-        return decoder(self.steps)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_decode"}
+    def file_of(self, number: tuple[int, ...]) -> str:
+        """See `Tiled`."""
+        if self.sharding is None:
+            return self.key(number)
+        return self.key([n // (s // c) for n, s, c in zip(number, self.sharding.shard, self.chunk, strict=True)])
 
     def key(self, number: Sequence[int]) -> str:
         """Key of the object that holds a chunk (or of a shard, by its own number)."""
         return f"{self.name}/{self.prefix}{self.separator.join(map(str, number)) or '0'}"
 
-    def _packed(self, number: tuple[int, ...]) -> Buffer | None:
-        try:
-            return self.store.read(self.key(number))
-        except FileNotFoundError:
-            return None
-
-    def _packed_in_shard(self, number: tuple[int, ...], sharding: Sharding) -> Buffer | None:
+    def _fetch_in_shard(self, number: tuple[int, ...], sharding: Sharding) -> Buffer | None:
         counts = [s // c for s, c in zip(sharding.shard, self.chunk, strict=True)]
-        key = self.key([n // count for n, count in zip(number, counts, strict=True)])
+        key = self.file_of(number)
         try:
             opened = self.pool.get(self.store, key, lambda: _open_shard(self, key, sharding, counts))
         except FileNotFoundError:
