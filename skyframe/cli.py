@@ -72,18 +72,52 @@ def ingest(kind: str, sources: tuple[Path, ...], cube: Path, spec: str | None) -
 @click.option(
     "--picture", type=click.Path(path_type=Path), default=None, help="PNG to draw; CUBE.png beside the cube by default"
 )
-def inspect(cube: Path, picture: Path | None) -> None:
-    """Print what a cube holds and draw a quick-look."""
+@click.option("--window", default=64, show_default=True, help="side in pixels of the samples whose cost is stated")
+@click.option("--dates", default=20, show_default=True, help="dates of those samples")
+def inspect(cube: Path, picture: Path | None, window: int, dates: int) -> None:
+    """Print what a cube holds and what a sample of it costs to read, and draw a quick-look.
+
+    CUBE is a folder, or the YAML description of an archive that is read in place.
+    """
     from rich.console import Console
 
+    if min(window, dates) < 1:
+        raise InputError(f"inspect {cube}: --window {window} and --dates {dates}, expected 1 or more; give larger ones")
+    from skyframe.data.amplification import gains, gains_table
     from skyframe.data.cube import open_cube
     from skyframe.data.quicklook import describe, draw
 
     opened = open_cube(cube)
     Console().print(describe(opened))
+    Console().print(gains_table(gains(opened, window, dates)))
     target = picture or cube.with_name(cube.name.rstrip("/") + ".png")
     draw(opened, target)
     click.echo(f"drew {target}")
+
+
+@cli.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--codec",
+    type=click.Choice(["lz4", "zstd"]),
+    default="lz4",
+    show_default=True,
+    help="zstd is a tenth smaller and decodes at less than half the speed",
+)
+def rechunk(source: Path, out: Path, codec: str) -> None:
+    """Copy a cube, or an archive (YAML) that is read in place, into a cube whose chunks suit random windows.
+
+    Values, flags, dates, labels and tables stay the same bit for bit. Start it again after an interruption and it goes
+    on.
+    """
+    from skyframe.data.cube import open_cube
+    from skyframe.data.rechunk import rechunk as run
+
+    opened = open_cube(source)
+    with _progress("rechunk") as bar:
+        path = run(opened, out, cast("Any", codec), bar)
+    click.echo(f"wrote {path}")
 
 
 @cli.command()
@@ -94,6 +128,8 @@ def verify(cube: Path) -> None:
     from skyframe.data.integrity import check_cube
 
     opened = open_cube(cube)
+    if opened.in_place:
+        raise InputError(f"{cube}: an archive, expected a cube with checksums; rechunk it into one to verify it")
     with _progress("verify") as bar:
         found = check_cube(opened, lambda _, done, total: bar(done, total))
     for finding in found:

@@ -148,6 +148,11 @@ class Cube:
         return self.store.path
 
     @property
+    def in_place(self) -> bool:
+        """Whether its pixels lie in an archive that is not a SkyFrame cube."""
+        return self.manifest.source.get("kind") == "archive"
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Names of the truth layers."""
         return tuple(self.spec.labels)

@@ -26,7 +26,28 @@ class Opened(Protocol):
         """Give the handle back."""
 
 
+MAX_ABSENT = 100_000
+"""Keys of absent chunks that are remembered."""
+
 T = TypeVar("T", bound=Opened)
+
+
+class _File:
+    """A file by its descriptor."""
+
+    number = -1
+
+    def __init__(self, path: str) -> None:
+        self.number = os.open(path, os.O_RDONLY)
+        self.size = os.fstat(self.number).st_size
+
+    def close(self) -> None:
+        """See `Opened`."""
+        if self.number >= 0:
+            os.close(self.number)
+        self.number = -1
+
+    __del__ = close
 
 
 @dataclass
@@ -35,6 +56,7 @@ class OpenedPool:
 
     limit: int = 256
     opened: OrderedDict[tuple[str, str], Any] = field(default_factory=OrderedDict)
+    absent: set[tuple[str, str]] = field(default_factory=set)
     kept: tuple[Any, Any] | None = None
     _pid: int = -1
     _rooms: threading.local = field(default_factory=threading.local)
@@ -68,20 +90,25 @@ class OpenedPool:
             setattr(self._rooms, name, room)
         return room[:size]
 
-    def read(self, store: Store, key: str) -> Buffer:
-        """A whole object, whose bytes stay until the next one is read.
+    def read(self, store: Store, key: str) -> Buffer | None:
+        """A whole object, whose bytes stay until the next one is read; None where there is none.
 
-        Raises:
-            FileNotFoundError: no such key.
+        What was absent once is not looked for again: a sparse archive lacks more chunks than it holds.
         """
-        if not isinstance(store, LocalStore):
-            return store.read(key)
-        file = os.open(store.path_of(key), os.O_RDONLY)
+        self._own()
+        name = (store.url, key)
+        if name in self.absent:
+            return None
         try:
-            room = self.room("packed", max(1 << 16, os.fstat(file).st_size))
-            return room[: os.readv(file, [room.data])]
-        finally:
-            os.close(file)
+            if not isinstance(store, LocalStore):
+                return store.read(key)
+            file = self.get(store, key, lambda: _File(store.path_of(key)))
+        except FileNotFoundError:
+            if len(self.absent) < MAX_ABSENT:
+                self.absent.add(name)
+            return None
+        room = self.room("packed", file.size)
+        return room[: os.preadv(file.number, [room.data], 0)] if file.size else b""
 
     def keep(self, key: Any, value: Any) -> None:
         """Remember one thing; the one before is forgotten."""
@@ -99,4 +126,4 @@ class OpenedPool:
 
     def _own(self) -> None:
         if self._pid != os.getpid():
-            self.opened, self.kept, self._pid = OrderedDict(), None, os.getpid()
+            self.opened, self.absent, self.kept, self._pid = OrderedDict(), set(), None, os.getpid()

@@ -71,7 +71,7 @@ class ModalitySource:
     mask: Stack | None = None
     ratio: int = 1
 
-    def read(self, dates: Sequence[int], area: Area) -> tuple[NDArray[np.generic], NDArray[np.uint8], list[Missing]]:
+    def read(self, dates: Sequence[int], area: Area) -> tuple[NDArray[np.generic], NDArray[np.uint8]]:
         """Values `[T, C, h, w]` and flags `[T, h, w]` of an area, and the chunks of values that are not there."""
         sides = tuple(stop - start for start, stop in area)
         target = Target(np.empty((len(dates), self.values.shape[1], *sides), np.dtype(self.values.dtype)), [])
@@ -80,7 +80,7 @@ class ModalitySource:
         flags[self.rule.lost(target.out)] = NODATA
         for _, rows, (_, y, x) in target.missing:
             flags[rows, y, x] = NODATA
-        return target.out, flags, target.missing
+        return target.out, flags
 
     def _layer_flags(self, dates: Sequence[int], area: Area, sides: tuple[int, ...]) -> NDArray[np.uint8]:
         if self.mask is None:
@@ -127,7 +127,7 @@ class ArchiveReader:
     def read(
         self, record: ArrayRecord, firsts: NDArray[np.integer[Any]], box: Box
     ) -> tuple[NDArray[np.generic], list[Missing]]:
-        """See `Reader`."""
+        """See `Reader`; what is missing is not listed, as this reader's own flags say so."""
         name, _, what = record.layout.name.rpartition("/")
         source, dates = self.sources[name], [int(date) for date in firsts]
         area: Area = (box[-2], box[-1])
@@ -135,12 +135,9 @@ class ArchiveReader:
         if what == "valid":
             return self._flags(source, dates, area, key), []
         kept = self.pool.take(key)
-        values, missing = kept if kept is not None else source.read(dates, area)[::2]
+        values = kept if kept is not None else source.read(dates, area)[0]
         first, last = box[0]
-        if (first, last) != (0, values.shape[1]):
-            values = values[:, first:last]
-            missing = [m for m in missing if first <= m[2][0].start < last]
-        return values, missing
+        return (values if (first, last) == (0, values.shape[1]) else values[:, first:last]), []
 
     def _flags(self, source: ModalitySource, dates: list[int], area: Area, key: Any) -> NDArray[np.uint8]:
         """Flags of an area, some dates at a time where their values would not fit."""
@@ -150,7 +147,7 @@ class ArchiveReader:
         together = source.values.chunk[0]
         step = max(1, MAX_KEPT_BYTES // max(1, per_date) // together * together)
         if step >= len(dates):
-            values, flags, missing = source.read(dates, area)
-            self.pool.keep(key, (values, missing))
+            values, flags = source.read(dates, area)
+            self.pool.keep(key, values)
             return flags
         return np.concatenate([source.read(dates[i : i + step], area)[1] for i in range(0, len(dates), step)])

@@ -65,10 +65,7 @@ class ZarrArray:
         """See `Tiled`."""
         if self.sharding is not None:
             return self._fetch_in_shard(number, self.sharding)
-        try:
-            return self.pool.read(self.store, self.key(number))
-        except FileNotFoundError:
-            return None
+        return self.pool.read(self.store, self.key(number))
 
     def decode(self, number: tuple[int, ...], packed: Buffer, flat: NDArray[np.uint8]) -> None:
         """See `Tiled`."""
