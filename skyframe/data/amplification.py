@@ -14,10 +14,8 @@ from skyframe.data.archive.source import ArchiveReader
 from skyframe.data.archive.tiled import Tiled
 from skyframe.data.cube import Cube, array_layouts
 from skyframe.data.decode import blosc_decoder
-from skyframe.data.read import read_series
 from skyframe.data.shard import ArrayLayout, encode_chunk
 from skyframe.randomness import generator
-from skyframe.spec import Window
 
 WINDOWS = 16
 """Random windows that are averaged over."""
@@ -103,9 +101,7 @@ def gains_table(found: Sequence[Gain]) -> Table:
     return table
 
 
-def _samples(
-    cube: str, name: str, shape: Sequence[int], side: int, count: int
-) -> list[tuple[NDArray[np.intp], Area]]:
+def _samples(cube: str, name: str, shape: Sequence[int], side: int, count: int) -> list[tuple[NDArray[np.intp], Area]]:
     draw, found = generator(0, "amplification", cube, name), []
     for _ in range(WINDOWS):
         corner = [int(draw.integers(0, n // side)) * side for n in shape[2:]]
@@ -154,16 +150,15 @@ def _measure(
     cube: Cube, name: str, new: ArrayLayout, samples: Sequence[tuple[NDArray[np.intp], Area]]
 ) -> tuple[float, float]:
     """Median seconds of reading a window as it lies, and of decoding its chunks once they are those of a cube."""
-    gsd_m = cube.spec.modality(name).gsd_m
+    values, valid = (cube.manifest.arrays[f"{name}/{what}"] for what in ("values", "valid"))
     now, later = [], []
-    for dates, ((top, bottom), (left, _)) in samples:
-        window = Window(cube.name, top * gsd_m, left * gsd_m, (bottom - top) * gsd_m)
+    for dates, area in samples:
         started = time.perf_counter()
-        series = read_series(cube, window, names=[name], dates={name: dates}).get(name)
+        cube.reader.read(valid, dates, area)
+        pixels, _ = cube.reader.read(values, dates, ((0, values.layout.shape[1]), *area))
         now.append(time.perf_counter() - started)
-        if series is not None:
-            later.append(_seconds_rechunked(series.values, new))
-    return float(np.median(now)), float(np.median(later)) if later else float("nan")
+        later.append(_seconds_rechunked(pixels, new))
+    return float(np.median(now)), float(np.median(later))
 
 
 def _seconds_rechunked(values: NDArray[np.generic], new: ArrayLayout) -> float:

@@ -63,9 +63,7 @@ def _blocks(cube: Cube, name: str) -> Iterator[tuple[int, int]]:
     yield from itertools.product(*(range(0, n, s) for n, s in zip(valid.shape[1:], valid.shard[1:], strict=True)))
 
 
-def _read_block(
-    cube: Cube, name: str, y_px: int, x_px: int
-) -> tuple[NDArray[np.generic], NDArray[np.uint8]] | None:
+def _read_block(cube: Cube, name: str, y_px: int, x_px: int) -> tuple[NDArray[np.generic], NDArray[np.uint8]] | None:
     """Every date of a block, None where nothing of it was ever written."""
     layout = array_layouts(cube.spec.modality(name), len(cube.days(name)), cube.grid)[1]
     spans = zip((y_px, x_px), layout.shard[1:], layout.shape[1:], strict=True)

@@ -70,7 +70,6 @@ class OpenedPool:
         Raises:
             FileNotFoundError: no such key.
         """
-        self._own()
         name = (store.url, key)
         found: T | None = self.opened.get(name)
         if found is not None:
@@ -95,7 +94,6 @@ class OpenedPool:
 
         What was absent once is not looked for again: a sparse archive lacks more chunks than it holds.
         """
-        self._own()
         name = (store.url, key)
         if name in self.absent:
             return None
@@ -112,18 +110,17 @@ class OpenedPool:
 
     def keep(self, key: Any, value: Any) -> None:
         """Remember one thing; the one before is forgotten."""
-        self._own()
         self.kept = key, value
 
     def take(self, key: Any) -> Any:
         """What was kept under this key, at most once; None where it is not there."""
-        self._own()
         kept = self.kept
         if kept is None or kept[0] != key:
             return None
         self.kept = None
         return kept[1]
 
-    def _own(self) -> None:
+    def own(self) -> None:
+        """Start empty in a process that was forked; called once before each window, as asking for the pid costs too."""
         if self._pid != os.getpid():
             self.opened, self.absent, self.kept, self._pid = OrderedDict(), set(), None, os.getpid()

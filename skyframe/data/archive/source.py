@@ -78,7 +78,7 @@ class ModalitySource:
         self.values.read(dates, area, target)
         flags = self._layer_flags(dates, area, sides)
         flags[self.rule.lost(target.out)] = NODATA
-        for _, rows, (_, y, x) in target.missing:
+        for rows, _, y, x in target.missing:
             flags[rows, y, x] = NODATA
         return target.out, flags
 
@@ -91,7 +91,7 @@ class ModalitySource:
         target = Target(np.empty(shape, np.dtype(self.mask.dtype)), [])
         self.mask.read(dates, coarse, target)
         flags = self.rule.flags(target.out)
-        for _, rows, (_, y, x) in target.missing:
+        for rows, _, y, x in target.missing:
             flags[rows, :, y, x] = NODATA
         flags = flags[:, 0]
         if ratio > 1:
@@ -128,6 +128,7 @@ class ArchiveReader:
         self, record: ArrayRecord, firsts: NDArray[np.integer[Any]], box: Box
     ) -> tuple[NDArray[np.generic], list[Missing]]:
         """See `Reader`; what is missing is not listed, as this reader's own flags say so."""
+        self.pool.own()
         name, _, what = record.layout.name.rpartition("/")
         source, dates = self.sources[name], [int(date) for date in firsts]
         area: Area = (box[-2], box[-1])

@@ -110,10 +110,10 @@ class ZarrStack:
         """Say what is missing in the output's own count of rows and columns."""
         height, width = target.out.shape[2:]
         for at in range(first, len(target.missing)):
-            number, rows, (band, y, x) = target.missing[at]
+            dates, band, y, x = target.missing[at]
             y = slice(height - y.stop, height - y.start) if self.flips[0] else y
             x = slice(width - x.stop, width - x.start) if self.flips[1] else x
-            target.missing[at] = number, rows, (band, y, x)
+            target.missing[at] = dates, band, y, x
 
 
 def _wanted(part: Part, dates: Sequence[int], area: Area) -> tuple[Picks, Picks, Spans, Spans]:
@@ -157,9 +157,9 @@ class SceneStack:
                 gather(array, [(0, rows)], *_sides(array, file, area), target)
                 lacking &= np.array(file.bands) < 0
             for band in np.flatnonzero(lacking).tolist():
-                held = np.array([row for row, _ in rows])
+                held = [row for row, _ in rows]
                 target.out[held, band] = 0
-                target.missing.append(((date, band), held, (slice(band, band + 1), slice(None), slice(None))))
+                target.missing.append((held, band, slice(None), slice(None)))
 
     def touched(self, dates: Sequence[int], area: Area) -> Iterator[tuple[Tiled, tuple[int, ...]]]:
         """See `Stack`."""
