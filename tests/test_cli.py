@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import zarr
 
 from skyframe.cli import main
 from skyframe.spec import CubeSpec
 from skyframe.train.checkpoint import latest
-from tests.data.archive.archives import BANDS, cog, coordinates, items, put, write
 from tests.data.archive.archives import spec as archive_spec
+from tests.data.archive.archives import two_grids, undated
 from tests.data.cubes import tiny_cube
 from tests.data.ingest.sources import (
     signed,
@@ -164,22 +163,6 @@ def run_folder_of_something_else(place: Place) -> list[str]:
     return words
 
 
-def archive(place: Place, spec=None, scenes=False, **entry) -> list[str]:
-    """Words that inspect an archive in place."""
-    if scenes:
-        for t, corner in enumerate(((600_000, 5_600_000), (600_640, 5_600_000))):
-            cog(place.here / f"{t}.tif", np.full((1, 64, 64), 900, np.uint16), corner=corner)
-        items(place.here, [{"B02": "0.tif"}, {"B02": "1.tif"}])
-        inline = archive_spec(bands=[{"name": "B02"}])
-        return ["inspect", str(write(place.here, {"array": "{band}"}, inline, scenes="items.json"))]
-    root = zarr.create_group(place.here / "made.zarr", zarr_format=3)
-    for band in BANDS:
-        put(root, band, np.zeros((9, 150, 170), np.uint16), ("time", "y", "x"), {"scale_factor": 1e-4})
-    put(root, "odd", np.zeros((9, 150, 170), np.uint16), ("a", "b", "c"))
-    coordinates(root, units="")
-    return ["inspect", str(write(place.here, {"array": "{band}", **entry}, spec, store="made.zarr"))]
-
-
 def out_of_place(place: Place) -> list[str]:
     (place.here / "out").mkdir()
     return ["export", str(place.run), "out"]
@@ -196,8 +179,6 @@ FEW = ("data.simulated.train_windows=8", "data.simulated.val_windows=8", "data.s
 def sized(place: Place, extent: str) -> list[str]:
     return ["simulate", "new", "--extent", extent]
 
-
-DAYS_LISTED = [f"2021-01-0{day}" for day in range(1, 10)]
 
 Wrong = tuple[str, Callable[[Place], list[str]], str]
 WRONG: list[Wrong] = [
@@ -249,16 +230,20 @@ WRONG: list[Wrong] = [
     ("missing shard, read by a worker", missing_shard, "s2/values"),
     ("cube of other units", lambda p: p.pretrain(cubes=str(tiny_cube(p.here / "tiny.zarr").path)), "the spec expects"),
     # archives in place
-    ("archive without that array", lambda p: archive(p, array="{band}_10m"), "no array 'B02_10m' in"),
-    ("archive of unknown axes", lambda p: archive(p, array="odd"), "such as dims: [time, y, x]"),
-    ("archive without units of time", archive, "list the dates under dates:"),
+    (
+        "archive without that array",
+        lambda p: ["inspect", str(undated(p.here, array="{band}_10m"))],
+        "no array 'B02_10m' in",
+    ),
+    ("archive of unknown axes", lambda p: ["inspect", str(undated(p.here, array="odd"))], "such as dims: [time, y, x]"),
+    ("archive without units of time", lambda p: ["inspect", str(undated(p.here))], "list the dates under dates:"),
     (
         "archive of another scale",
-        lambda p: archive(p, archive_spec(scale=1e-3)),
-        "says scale 0.0001 and offset 0, the spec's s2 has scale 0.001",
+        lambda p: ["inspect", str(undated(p.here, archive_spec(scale=1e-3)))],
+        "spec's s2 has scale 0.001",
     ),
-    ("scenes on two grids", lambda p: archive(p, scenes=True), "expected the grid of the other scenes"),
-    ("verify of an archive", lambda p: ["verify", *archive(p, dates=DAYS_LISTED)[1:]], "rechunk it into one"),
+    ("scenes on two grids", lambda p: ["inspect", str(two_grids(p.here))], "expected the grid of the other scenes"),
+    ("verify of an archive", lambda p: ["verify", str(undated(p.here, dates=MONTHS * 3))], "rechunk it into one"),
     ("rechunk onto a cube", lambda p: ["rechunk", f"{p.earth}/a", str(p.cube())], "already exists"),
     # sources
     ("unknown source kind", lambda p: ["ingest", "worldcerael", "a.nc", "out"], "did you mean 'worldcereal'"),

@@ -1,4 +1,4 @@
-"""What a random window costs beside what it holds: chunks, files and bytes, as the pixels lie now and after rechunking."""
+"""What a random window costs beside what it holds: chunks, files and bytes, as pixels lie now and after rechunking."""
 
 from __future__ import annotations
 

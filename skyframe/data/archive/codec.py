@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import google_crc32c
 import numcodecs
@@ -106,7 +106,7 @@ def _by_imagecodecs(name: str) -> Decoder | None:
         return None
 
     def fill(packed: Buffer, target: NDArray[np.uint8]) -> None:
-        done = decode(packed, out=target)
+        done: Any = decode(packed, out=cast("Any", target))
         if len(done) != len(target):
             raise ValueError(f"{len(done)} bytes, expected {len(target)}")
 

@@ -1,4 +1,4 @@
-"""Where and when the pixels of a foreign Zarr store lie, by the CF conventions (cfconventions.org, sections 4 and 5)."""
+"""Where and when the pixels of a foreign Zarr store lie, by CF (cfconventions.org, sections 4 and 5)."""
 
 from __future__ import annotations
 

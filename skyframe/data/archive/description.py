@@ -94,8 +94,8 @@ def load_description(path: Path) -> Description:
     tree = load_yaml(path)
     if not isinstance(tree, Mapping) or tree.get("skyframe_archive") != FORMAT:
         raise InputError(
-            f"{path.name}: no `skyframe_archive: {FORMAT}` inside, expected the description of an archive; see the page "
-            "on existing archives"
+            f"{path.name}: no `skyframe_archive: {FORMAT}` inside, expected the description of an archive; see the "
+            "page on existing archives"
         )
     file: ArchiveFile = build(ArchiveFile, tree, path.name)
     if bool(file.store) == bool(file.scenes) or not file.modalities:
@@ -132,5 +132,5 @@ def _check_entry(entry: ModalityEntry, bands: tuple[str, ...], where: str) -> No
     twice = [value for value in listed if listed.count(value) > 1 or not 0 <= value < 2**16]
     if twice:
         raise InputError(
-            f"{where}.mask: value {twice[0]} is listed twice or outside 0 to 65535, expected every value once; correct it"
+            f"{where}.mask: value {twice[0]} is listed twice or outside 0 to 65535, expected it once; correct it"
         )

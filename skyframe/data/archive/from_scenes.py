@@ -91,8 +91,8 @@ def _places(entry: ModalityEntry, modality: Modality, names: Sequence[str]) -> l
     lacking = [band for band in wanted if band not in stored]
     if lacking:
         raise InputError(
-            f"{modality.name}: band {lacking[0]} is not among {', '.join(stored)}; name the file's bands in order under "
-            "band_order:"
+            f"{modality.name}: band {lacking[0]} is not among {', '.join(stored)}; name the file's bands in order "
+            "under band_order:"
         )
     return [tuple(stored.index(band) for band in wanted)]
 

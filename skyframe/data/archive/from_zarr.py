@@ -118,8 +118,8 @@ def _band_places(entry: ModalityEntry, modality: Modality, first: ZarrArray, whe
     if BAND in entry.array:
         if "band" in first.roles and first.shape[first.roles.index("band")] != 1:
             raise InputError(
-                f"{where}: {first.name} has a band axis and {BAND} in its name, expected one of the two; name the array "
-                "without it"
+                f"{where}: {first.name} has a band axis and {BAND} in its name, expected one of the two; name the "
+                "array without it"
             )
         return tuple(tuple(0 if i == own else -1 for i in range(count)) for own in range(count))
     if "band" not in first.roles:

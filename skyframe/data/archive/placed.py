@@ -1,4 +1,4 @@
-"""One modality of an archive, opened: its source, its dates and where its pixels lie; and the common grid of several."""
+"""One modality of an archive, opened: its source, dates and place; and the common grid of several."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ def check_dtype(modality: Modality, dtype: str, where: str) -> None:
     """
     if dtype != modality.dtype:
         raise InputError(
-            f"{where}: the archive holds {dtype}, the spec's {modality.name} has dtype {modality.dtype}; correct the spec"
+            f"{where}: the archive holds {dtype}, the spec's {modality.name} has dtype {modality.dtype}; correct "
+            "the spec"
         )
 
 
@@ -105,8 +106,8 @@ def layer_ratio(values: tuple[int, int], layer: tuple[int, int], where: str) -> 
     ratio = round(values[0] / layer[0])
     if ratio < 1 or any(-(-v // ratio) != n for v, n in zip(values, layer, strict=True)):
         raise InputError(
-            f"{where}: the mask layer has {layer[0]} x {layer[1]} pixels, the values {values[0]} x {values[1]}, expected "
-            "the same or a whole part of them; resample it"
+            f"{where}: the mask layer has {layer[0]} x {layer[1]} pixels, the values {values[0]} x {values[1]}, "
+            "expected the same or a whole part of them; resample it"
         )
     return ratio
 

@@ -123,7 +123,7 @@ def _frame(asset: Mapping[str, Any], properties: Mapping[str, Any]) -> Frame | N
 
 def _scaling(asset: Mapping[str, Any]) -> tuple[float, float] | None:
     """Scale and offset by the raster extension, None where it does not say."""
-    tree = next(iter(asset.get("raster:bands") or asset.get("bands") or []), {})
+    tree: Mapping[str, Any] = next(iter(asset.get("raster:bands") or asset.get("bands") or []), {})
     scale, offset = (
         tree.get(key, tree.get(f"raster:{key}", asset.get(f"raster:{key}"))) for key in ("scale", "offset")
     )

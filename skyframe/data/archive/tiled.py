@@ -130,7 +130,7 @@ def _canonical(chunk: NDArray[np.generic], roles: Sequence[str]) -> NDArray[np.g
     """A view with the axes of `ROLES`, length 1 where the array has none such."""
     own = [roles.index(role) for role in ROLES if role in roles]
     unnamed = [axis for axis, role in enumerate(roles) if not role]
-    view = chunk.transpose(*own, *unnamed)[(..., *[0] * len(unnamed))]
+    view = chunk.transpose(*own, *unnamed).reshape([chunk.shape[axis] for axis in own])  # a view: the rest is length 1
     return view[tuple(slice(None) if role in roles else None for role in ROLES)]
 
 

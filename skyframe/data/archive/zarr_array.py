@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import google_crc32c
 import numpy as np
@@ -193,12 +193,12 @@ def _parse_v3(store: Store, name: str, tree: Mapping[str, Any], pool: OpenedPool
             raise ValueError(f"index codecs {index}")
         sharding = Sharding(outer, inner.get("index_location", "end") == "end", "crc32c" in index)
         codecs, chunk = list(inner["codecs"]), tuple(inner["chunk_shape"])
-    axes, order = tuple(range(len(chunk))), "<"
+    axes = tuple(range(len(chunk)))
     if codecs[0]["name"] == "transpose":
         axes = tuple(codecs.pop(0)["configuration"]["order"])
     if codecs[0]["name"] != "bytes":
         raise ValueError(f"codec {codecs[0]['name']}")
-    order = ">" if codecs.pop(0).get("configuration", {}).get("endian") == "big" else "<"
+    order: Literal["<", ">"] = ">" if codecs.pop(0).get("configuration", {}).get("endian") == "big" else "<"
     encoding = tree["chunk_key_encoding"]
     default = encoding["name"] == "default"
     separator = encoding.get("configuration", {}).get("separator", "/" if default else ".")

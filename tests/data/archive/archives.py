@@ -117,3 +117,21 @@ def items(folder: Path, assets: list[dict[str, str]], name="items.json") -> Path
     path = folder / name
     path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
     return path
+
+
+def undated(folder: Path, inline: dict | None = None, **entry) -> Path:
+    """A store whose time has no units."""
+    root = zarr.create_group(folder / "made.zarr", zarr_format=3)
+    for band in BANDS:
+        put(root, band, np.zeros((DATES, HEIGHT, WIDTH), np.uint16), ("time", "y", "x"), {"scale_factor": 1e-4})
+    put(root, "odd", np.zeros((DATES, HEIGHT, WIDTH), np.uint16), ("a", "b", "c"))
+    coordinates(root, units="")
+    return write(folder, {"array": "{band}", **entry}, inline, store="made.zarr")
+
+
+def two_grids(folder: Path) -> Path:
+    """Two scenes side by side."""
+    for t in range(2):
+        cog(folder / f"{t}.tif", np.full((1, 64, 64), 900, np.uint16), corner=(600_000 + 640 * t, 5_600_000))
+    items(folder, [{"B02": "0.tif"}, {"B02": "1.tif"}])
+    return write(folder, {"array": "{band}"}, spec(bands=[{"name": "B02"}]), scenes="items.json")

@@ -174,7 +174,7 @@ def test_file_that_turns_out_other_than_listed(tmp_path):
     other_corner(tmp_path)
     cube = open_cube(write(tmp_path, {"array": "{band}"}, scenes="items.json"))
     assert read_series(cube, Window("made", 0.0, 0.0, 320.0), dates={"s2": np.array([0])})["s2"].valid.all()
-    with pytest.raises(InputError, match="t1/B04.tif in .* expected the grid of the other scenes"):
+    with pytest.raises(InputError, match=r"t1/B04.tif in .* expected the grid of the other scenes"):
         read_series(cube, Window("made", 0.0, 0.0, 320.0))
 
 
