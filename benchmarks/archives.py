@@ -261,8 +261,8 @@ def table(rows: Sequence[tuple[Case, dict[str, float]]]) -> str:
         f"Windows of {SIDE_PX} x {SIDE_PX} px at random places that hold data; dates at random. The limit decodes "
         "the chunks that such a window touches, from memory, by the fastest decoder here, and does nothing else. "
         f"Medians of {ROUNDS} rounds of {SECONDS} s, readers in turn within a round; the ratios count, samples/s move "
-        "with the machine. The usual reader is xarray without dask and without decoding (it gives no flags), or rasterio "
-        "opening each file.",
+        "with the machine. The usual reader is xarray without dask and without decoding (it gives no flags), or "
+        "rasterio opening each file.",
         "",
         "| archive | dates x bands | chunks touched (present) | limit /s | skyframe /s | of the limit | "
         "usual reader /s | times the usual |",
