@@ -27,6 +27,9 @@ from skyframe.spec import CubeSpec, Grid, InputError, Label, Modality, Window, d
 NODATA, CLEAR, CLOUD, SHADOW, NEVER_WRITTEN = 0, 1, 2, 3, 255
 FLAG_MEANINGS = {NODATA: "nodata", CLEAR: "clear", CLOUD: "cloud", SHADOW: "shadow", NEVER_WRITTEN: "never_written"}
 
+ARCHIVE_SUFFIXES = (".yaml", ".yml")
+"""A path that ends so is the description of an archive."""
+
 FINE_GSD_M = 2.0
 """Imagery finer than this is stored one shard per date: a place has few dates of it and many pixels."""
 
@@ -147,6 +150,11 @@ class Cube:
         return self.store.path
 
     @property
+    def in_place(self) -> bool:
+        """Whether its pixels lie in an archive that is not a SkyFrame cube."""
+        return self.manifest.source.get("kind") == "archive"
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Names of the truth layers."""
         return tuple(self.spec.labels)
@@ -212,10 +220,10 @@ def cube_name(path: str | Path) -> str:
 
 
 def open_cube(path: str | Path, pool: ShardPool | None = None, client: Client | None = None) -> Cube:
-    """Open a finished cube by its folder or address; reads the manifest and nothing else.
+    """Open a finished cube by its folder or address, or an archive in place by its YAML description; reads no pixels.
 
     Args:
-        path: the folder, or `https://host/cube.zarr`, `s3://bucket/cube.zarr`.
+        path: the folder, the description, or `https://host/cube.zarr`, `s3://bucket/cube.zarr`.
         pool: of open shards, shared with other cubes; by default the cube gets one of its own.
         client: for addresses, shared with other cubes; by default the cube gets one of its own.
 
@@ -224,6 +232,10 @@ def open_cube(path: str | Path, pool: ShardPool | None = None, client: Client | 
     """
     from skyframe.data.box import ShardReader  # it needs Cube's types
 
+    if Path(path).suffix in ARCHIVE_SUFFIXES and not is_address(path):
+        from skyframe.data.archive import open_archive
+
+        return open_archive(Path(path))
     if not is_address(path):
         _check_folder(Path(path))
     store = open_store(path, client)
@@ -258,7 +270,8 @@ def _check_folder(path: Path) -> None:
 def find_cubes(patterns: Sequence[str], where: str = "data.cubes", client: Client | None = None) -> list[Cube]:
     """Open the cubes that paths, globs or addresses name, each pattern's matches in sorted order.
 
-    A glob passes over files (quick-look pictures) and unfinished `.partial` folders; a plain path must be a cube.
+    A glob passes over files (quick-look pictures) and unfinished `.partial` folders, unless it asks for `.yaml` files
+    (descriptions of archives); a plain path must be a cube.
 
     Args:
         patterns: of the cubes.
@@ -275,7 +288,7 @@ def find_cubes(patterns: Sequence[str], where: str = "data.cubes", client: Clien
             if "*" in pattern:
                 raise InputError(f"{where}: {pattern!r} is an address with *, expected one cube; name each of them")
         elif glob.has_magic(pattern):
-            matches = [p for p in map(Path, sorted(glob.glob(pattern))) if p.is_dir() and p.suffix != ".partial"]
+            matches = [p for p in map(Path, sorted(glob.glob(pattern))) if _is_cube(p, pattern)]
         if not matches:
             raise InputError(
                 f"{where}: nothing at {pattern!r}, expected finished cubes; write one with `skyframe simulate` or "
@@ -293,6 +306,13 @@ def find_cubes(patterns: Sequence[str], where: str = "data.cubes", client: Clien
                 "names; rename one"
             )
     return cubes
+
+
+def _is_cube(path: Path, pattern: str) -> bool:
+    """Whether a glob's match is meant."""
+    if path.is_dir():
+        return path.suffix != ".partial"
+    return path.suffix == Path(pattern).suffix and path.suffix in ARCHIVE_SUFFIXES
 
 
 def partial_path(path: Path) -> Path:

@@ -54,7 +54,7 @@ def describe(cube: Cube) -> Table:
             modality.units,
             f"{clear_share(cube, name):.0%}" if covered else "-",
             f"{covered:.0%}",
-            f"{_bytes_on_disk(cube.path / name) / 1e6:.1f} MB",
+            "in place" if cube.in_place else f"{_bytes_on_disk(cube.path / name) / 1e6:.1f} MB",
         )
     return table
 

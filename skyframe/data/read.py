@@ -199,7 +199,7 @@ def read_box(cube: Cube, chosen: SeriesRead) -> Series:
     values, missing = cube.reader.read(*of_values)
     for chunk, rows, spot in missing:
         there = flags[(rows, *spot[1:])]
-        if not np.isin(there, (NODATA, NEVER_WRITTEN)).all():
+        if not ((there == NODATA) | (there == NEVER_WRITTEN)).all():  # np.isin takes ten times as long
             raise damage(
                 cube.store, record.layout, f"chunk {chunk}", "is missing although its flags say that it was observed"
             )

@@ -146,14 +146,15 @@ def encode_shard(layout: ArrayLayout, block: NDArray[np.generic]) -> bytes:
     for place in itertools.product(*used[1:]):
         for first in used[0]:
             chunk = (first, *place)
-            packed = _encode_chunk(layout, block, chunk)
+            packed = encode_chunk(layout, block, chunk)
             index[layout.locate(chunk)[1]] = offset, len(packed)
             parts.append(packed)
             offset += len(packed)
     return b"".join([*parts, _with_crc(index.tobytes())])
 
 
-def _encode_chunk(layout: ArrayLayout, block: NDArray[np.generic], chunk: ChunkIndex) -> bytes:
+def encode_chunk(layout: ArrayLayout, block: NDArray[np.generic], chunk: ChunkIndex) -> bytes:
+    """One chunk of a block as it lies in a shard, filled up where it sticks out, with its checksum."""
     part = block[tuple(slice(i * c, (i + 1) * c) for i, c in zip(chunk, layout.chunk, strict=True))]
     if part.shape != layout.chunk:
         whole = np.full(layout.chunk, layout.fill, layout.numpy_dtype)

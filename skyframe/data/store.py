@@ -132,6 +132,10 @@ class LocalStore:
     def _mapped(self) -> bool:
         return filesystem_of(self.path) not in NETWORK_FILESYSTEMS
 
+    def path_of(self, key: str) -> str:
+        """File of a key; an absolute one stays as it is."""
+        return key if key.startswith("/") else f"{self.url}/{key}"
+
     def read(self, key: str) -> bytes:
         """See `Store`."""
         return (self.path / key).read_bytes()

@@ -1,0 +1,126 @@
+"""What a process keeps of an archive: opened files, room to decode in, and the window that was read last.
+
+Fresh memory costs more than lz4 here: the pages of half a megabyte take as long to come as the chunk takes to decode.
+So files are read, and chunks decoded, into memory that stays.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skyframe.data.store import Buffer, LocalStore, Store
+
+
+class Opened(Protocol):
+    """Something with a handle."""
+
+    def close(self) -> None:
+        """Give the handle back."""
+
+
+MAX_ABSENT = 100_000
+"""Keys of absent chunks that are remembered."""
+
+T = TypeVar("T", bound=Opened)
+
+
+class _File:
+    """A file by its descriptor."""
+
+    number = -1
+
+    def __init__(self, path: str) -> None:
+        self.number = os.open(path, os.O_RDONLY)
+        self.size = os.fstat(self.number).st_size
+
+    def close(self) -> None:
+        """See `Opened`."""
+        if self.number >= 0:
+            os.close(self.number)
+        self.number = -1
+
+    __del__ = close
+
+
+@dataclass
+class OpenedPool:
+    """Least recently used dropped first; a child process starts with an empty one, so `limit` bounds its handles."""
+
+    limit: int = 256
+    opened: OrderedDict[tuple[str, str], Any] = field(default_factory=OrderedDict)
+    absent: set[tuple[str, str]] = field(default_factory=set)
+    kept: tuple[Any, Any] | None = None
+    _pid: int = -1
+    _rooms: threading.local = field(default_factory=threading.local)
+
+    def __reduce__(self) -> tuple[type[OpenedPool], tuple[int]]:
+        return OpenedPool, (self.limit,)
+
+    def get(self, store: Store, key: str, make: Callable[[], T]) -> T:
+        """The opened file, made at first use.
+
+        Raises:
+            FileNotFoundError: no such key.
+        """
+        name = (store.url, key)
+        found: T | None = self.opened.get(name)
+        if found is not None:
+            self.opened.move_to_end(name)
+            return found
+        made = make()
+        self.opened[name] = made
+        if len(self.opened) > self.limit:
+            self.opened.popitem(last=False)[1].close()
+        return made
+
+    def room(self, name: str, size: int) -> NDArray[np.uint8]:
+        """Memory of this thread under a name, `size` bytes; what it held is lost."""
+        room: NDArray[np.uint8] | None = getattr(self._rooms, name, None)
+        if room is None or len(room) < size:
+            room = np.empty(size, np.uint8)
+            setattr(self._rooms, name, room)
+        return room[:size]
+
+    def read(self, store: Store, key: str) -> Buffer | None:
+        """A whole object, whose bytes stay until the next one is read; None where there is none.
+
+        What was absent once is not looked for again: a sparse archive lacks more chunks than it holds.
+        """
+        name = (store.url, key)
+        if name in self.absent:
+            return None
+        try:
+            if not isinstance(store, LocalStore):
+                return store.read(key)
+            file = self.get(store, key, lambda: _File(store.path_of(key)))
+        except FileNotFoundError:
+            if len(self.absent) < MAX_ABSENT:
+                self.absent.add(name)
+            return None
+        room = self.room("packed", file.size)
+        return room[: os.preadv(file.number, [room.data], 0)] if file.size else b""
+
+    def keep(self, key: Any, value: Any) -> None:
+        """Remember one thing; the one before is forgotten."""
+        self.kept = key, value
+
+    def take(self, key: Any) -> Any:
+        """What was kept under this key, at most once; None where it is not there."""
+        kept = self.kept
+        if kept is None or kept[0] != key:
+            return None
+        self.kept = None
+        return kept[1]
+
+    def own(self) -> None:
+        """Start empty in a process that was forked; called once before each window, as asking for the pid costs too."""
+        if self._pid != os.getpid():
+            self.opened, self.absent, self.kept, self._pid = OrderedDict(), set(), None, os.getpid()
