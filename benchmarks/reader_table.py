@@ -50,8 +50,8 @@ def page(runs: Sequence[Run], command: str, protocol: str) -> str:
     lines += [
         "A sample: 20 random dates x 10 bands x 64 x 64, uint16 (1.64 MB), of the simulated Earth's Sentinel-2 series "
         "(60 dates); the stores hold one 64 x 64 chunk per date, blosc with bit-shuffle and crc32c, all dates of "
-        f"256 x 256 in a shard. {protocol}; contestants interleaved, 64 samples in a cycle, pages in the system's cache, "
-        "every contestant's first samples compared with the source before it is timed. Median "
+        f"256 x 256 in a shard. {protocol}; contestants interleaved, 64 samples in a cycle, files in the system's "
+        "cache, every contestant's first samples compared with the source before it is timed. Median "
         f"of {len(runs)} runs [lowest, highest run]; a run's figure is the median of its rounds, and a ratio is taken "
         f"within each round. The machine was shared: load average {loads}.",
         "",
@@ -202,7 +202,7 @@ def _targets(runs: Sequence[Run]) -> list[str]:
         if all(other in run.turns for run in runs):
             seen = statistics.median(ratio(run.turns[ours], run.turns[other]) for run in runs)
             met = "met" if seen >= least else "below"
-            cells = ours.split("/")[0], other.split("/")[1], f"{least:g}", _times(runs, ours, other), met
-            cells += (_by_cpu(runs, ours, other),)
+            shown = _times(runs, ours, other), met, _by_cpu(runs, ours, other)
+            cells = ours.split("/")[0], other.split("/")[1], f"{least:g}", *shown
             lines.append(f"| {' | '.join(cells)} |")
     return lines
