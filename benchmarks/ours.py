@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from statistics import median
 from typing import Any
 
 import google_crc32c
@@ -17,7 +18,7 @@ from numcodecs import blosc
 from numpy.typing import NDArray
 
 from benchmarks.material import GSD_M, MODALITY, SIDE_PX, Material, Pick
-from benchmarks.measure import Contestant, interleave, rate
+from benchmarks.measure import Contestant, interleave
 from skyframe.data.cube import Box, Cube, open_cube
 from skyframe.data.manifest import ArrayRecord
 from skyframe.data.read import read_series
@@ -62,11 +63,11 @@ def decoders() -> dict[str, Decode]:
 
 
 def fastest_decoder(material: Material, codec: Codec) -> tuple[Decode, dict[str, float]]:
-    """The one to set the limit, and samples a second of all."""
+    """The one to set the limit, and CPU ms per sample of all: wall time may favour another on a busy machine."""
     found = decoders()
     tried = {name: limit(material, material.aligned, codec, decode, False) for name, decode in found.items()}
-    rates = {name: rate(turns) for name, turns in interleave(tried, 7, 0.15).items()}
-    return found[max(rates, key=lambda name: rates[name])], rates
+    cpu_ms = {name: median(turn.cpu_ms for turn in turns) for name, turns in interleave(tried, 9, 0.1).items()}
+    return found[min(cpu_ms, key=lambda name: cpu_ms[name])], cpu_ms
 
 
 def packed_chunks(cube: Cube, record: ArrayRecord, firsts: Sequence[int], box: Box) -> list[bytes]:

@@ -55,7 +55,7 @@ def page(runs: Sequence[Run], command: str, protocol: str) -> str:
         f"of {len(runs)} runs [lowest, highest run]; a run's figure is the median of its rounds, and a ratio is taken "
         f"within each round. The machine was shared: load average {loads}.",
         "",
-        "The limit is the fastest decoder found here, one core, packed chunks in memory, crc32c checked on both sides: "
+        "The limit is the fastest decoder found here by CPU time, one core, packed chunks in memory, crc32c checked on both sides: "
         + "; ".join(_decoders(runs, codec) for codec in runs[0].decoding)
         + ".",
         "",
@@ -92,7 +92,7 @@ def _version(name: str) -> str:
 
 def _decoders(runs: Sequence[Run], codec: str) -> str:
     found = {name: statistics.median(run.decoding[codec][name] for run in runs) for name in runs[0].decoding[codec]}
-    return f"{codec}: " + ", ".join(f"{name} {per_s:.0f} samples/s" for name, per_s in found.items())
+    return f"{codec}: " + ", ".join(f"{name} {cpu_ms:.2f} CPU ms per sample" for name, cpu_ms in found.items())
 
 
 def _over(runs: Sequence[Run], figure: Callable[[Run], float], form: str = "{:.2f}") -> str:
