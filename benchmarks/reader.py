@@ -153,8 +153,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             subprocess.run(command, check=True, cwd=ROOT, env=os.environ | ONE_THREAD)
             found.append(Run.from_json(target.read_text(encoding="utf-8")))
             print(f"run {number + 1} of {runs} done", file=sys.stderr)
-    said = "make bench" if chosen.quick else "python -m benchmarks.reader"
-    text = page(found, said, f"{rounds} rounds of {seconds} s, {extent_km} x {extent_km} km")
+    given = sys.argv[1:] if arguments is None else arguments
+    text = page(
+        found,
+        " ".join(["python -m benchmarks.reader", *given]),
+        f"{rounds} rounds of {seconds} s, {extent_km} x {extent_km} km",
+    )
     print(text)
     if not chosen.quick:
         (ROOT / "benchmarks" / "results" / f"{date.today()}_reader.md").write_text(text, encoding="utf-8")

@@ -55,9 +55,8 @@ def page(runs: Sequence[Run], command: str, protocol: str) -> str:
         f"of {len(runs)} runs [lowest, highest run]; a run's figure is the median of its rounds, and a ratio is taken "
         f"within each round. The machine was shared: load average {loads}.",
         "",
-        "The limit is the fastest decoder found here by CPU time, one core, packed chunks in memory, crc32c checked on both sides: "
-        + "; ".join(_decoders(runs, codec) for codec in runs[0].decoding)
-        + ".",
+        "The limit is the fastest decoder found here by CPU time, one core, packed chunks in memory, crc32c checked "
+        "on both sides: " + "; ".join(_decoders(runs, codec) for codec in runs[0].decoding) + ".",
         "",
     ]
     for codec in runs[0].decoding:
