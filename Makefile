@@ -31,7 +31,7 @@ $(RUNTIME): setup.cfg pyproject.toml constraints.txt
 	touch $@
 
 $(COMPLETE): $(RUNTIME)
-	$(PIP) -e '.[dev,ingest]'
+	$(PIP) -e '.[dev,ingest,archive,object]'
 	touch $@
 
 demo: $(RUNTIME)  ## simulate, pretrain, export, score, report: the whole way on a laptop
@@ -47,7 +47,10 @@ lint: $(COMPLETE)  ## ruff and mypy
 prove: $(RUNTIME)  ## the long proofs, resumable cell by cell, into benchmarks/results/
 	$(BIN)/python -m benchmarks.prove
 
-bench: $(RUNTIME)  ## ratios of start-up and objectives on this machine
+# litdata asks for a torchvision that reading does not need, and that must match torch: see benchmarks/reader.py.
+bench: $(RUNTIME)  ## ratios of start-up, objectives and reading on this machine
+	$(PIP) -e '.[bench]'
+	$(BIN)/python -m benchmarks.reader --quick
 	for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
 
 docs: $(COMPLETE)  ## build the site in site/

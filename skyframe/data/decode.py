@@ -18,12 +18,13 @@ Decoder = Callable[[Any, int, int, int], int]
 """Source (address or buffer) of a frame, target address, its size and the threads to use -> bytes decoded, negative
 where it failed. Trusts the frame's own sizes: compare them with the bytes there are before."""
 
-_FRAME_SIZES = struct.Struct("<4xI4xI")
+FRAME_SIZES = struct.Struct("<4xI4xI")
+"""See `frame_sizes`; where every call costs, its `unpack_from` is called on bytes that are known to be enough."""
 
 
 def frame_sizes(packed: Any) -> tuple[int, int]:
     """Bytes of a blosc frame when decoded and as it lies there, by its header (c-blosc README_CHUNK_FORMAT)."""
-    return _FRAME_SIZES.unpack_from(packed) if len(packed) >= _FRAME_SIZES.size else (0, 0)  # type: ignore[return-value]
+    return FRAME_SIZES.unpack_from(packed) if len(packed) >= FRAME_SIZES.size else (0, 0)  # type: ignore[return-value]
 
 
 @functools.cache

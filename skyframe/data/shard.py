@@ -23,7 +23,7 @@ import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
-from skyframe.data.decode import blosc_decoder, frame_sizes
+from skyframe.data.decode import FRAME_SIZES, blosc_decoder, frame_sizes
 from skyframe.data.object_store import ObjectBlob
 from skyframe.data.store import Buffer, Span, Store
 from skyframe.data.transport import Part
@@ -36,6 +36,9 @@ MISSING = 2**64 - 1
 
 CRC_RESIDUE = 0x48674BC7
 """CRC-32C of any message followed by its own CRC-32C, little endian: one pass checks both, without a copy."""
+
+SMALLEST_CHUNK = FRAME_SIZES.size + 4
+"""Bytes of a blosc header and of a checksum."""
 
 ChunkIndex = tuple[int, ...]
 
@@ -238,11 +241,11 @@ class OpenShard:
     def read_chunks(self, rows: NDArray[np.integer], addresses: Iterable[int]) -> None:
         """Decode several chunks, each to its address; see `read_chunk`. One loop, as every call costs too."""
         spans = self._index.take(rows, 0).tolist()
-        checksum, decode, frame = google_crc32c.value, blosc_decoder(), self._frame
+        checksum, decode, frame, sizes_of = google_crc32c.value, blosc_decoder(), self._frame, FRAME_SIZES.unpack_from
         fetched, base = self._blob.fetch(spans), self._blob.address
         for packed, span, target in zip(fetched, spans, addresses, strict=True):
             source = packed if base is None else base + span[0]
-            if checksum(packed) != CRC_RESIDUE or frame_sizes(packed) != (frame, span[1] - 4):
+            if checksum(packed) != CRC_RESIDUE or span[1] < SMALLEST_CHUNK or sizes_of(packed) != (frame, span[1] - 4):
                 source = self._again(span)
             if decode(source, target, frame, 1) != frame:
                 raise self._bad_chunk(packed, span)
