@@ -3,7 +3,7 @@
     python -m benchmarks.reader            three runs on 10.24 x 10.24 km, a dated table under benchmarks/results/
     python -m benchmarks.reader --quick    one short run on 5.12 x 5.12 km, printed
 
-A sample is 20 random dates x 10 bands x 64 x 64 of the simulated Earth. The first start builds about 5 GB under
+A sample is 20 random dates x 10 bands x 64 x 64 of the simulated Earth. The first start builds about 6 GB under
 `.bench/` (a quarter of it for `--quick`). Rivals: `pip install -e '.[bench]'`; litdata asks for a torchvision that it
 does not need here: `pip install --no-deps litdata`, then `pip install boto3 obstore tifffile requests`.
 """
