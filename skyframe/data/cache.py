@@ -101,7 +101,7 @@ class BlockCache:
                 total.write_text(str(used - old + len(block)))
         except OSError as error:
             raise InputError(
-                f"data.cache.path {self.path}: cannot keep a block ({error.strerror}), expected a local folder with room "
+                f"data.cache.path {self.path}: cannot keep a block ({error.strerror}), expected a folder with room "
                 "for data.cache.max_gb; free space there, or leave data.cache out"
             ) from error
 

@@ -94,7 +94,7 @@ class WindowDataset(Dataset[Any]):
         return make_views(self.sample(position), self.views, self.data.window_px, self.seed)
 
     def __getitems__(self, positions: list[int]) -> list[tuple[Sample, ...]]:
-        """A batch: over a network its samples, and those of the next batches, are asked for before the first is read."""
+        """A batch: over a network its samples, and those of the next batches, are asked for before it is read."""
         if self.ahead is None:
             return [self[position] for position in positions]
         self.ahead.batch(positions)
