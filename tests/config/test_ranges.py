@@ -8,7 +8,7 @@ from skyframe.spec import InputError
 
 
 def test_every_number_of_a_recipe_but_the_seed_has_a_rule_and_no_rule_is_without_a_number():
-    recipes = [load_recipe(name) for name in ("skysense_demo", "skysense_catalogue")]
+    recipes = [load_recipe("skysense_demo", ["data.cache={path: c, max_gb: 1}"]), load_recipe("skysense_catalogue")]
     patterns = {pattern for recipe in recipes for pattern, _, _ in numbers(recipe)}
     assert patterns - {"seed"} == RULES.keys()
 
