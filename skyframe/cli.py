@@ -105,15 +105,10 @@ def inspect(cube: str, picture: Path | None, window: int, dates: int) -> None:
     from rich.console import Console
 
     if cube.endswith(".parquet"):
-        from skyframe.data.catalogue import Catalogue
-        from skyframe.data.catalogue_view import describe_catalogue, draw_catalogue
+        from skyframe.data.catalogue_view import show_catalogue
 
-        listed = Catalogue(Path(cube))
-        for table in describe_catalogue(listed):
-            Console().print(table)
-        click.echo(f"drew {draw_catalogue(listed, picture or Path(cube).with_suffix('.png'))}")
+        click.echo(f"drew {show_catalogue(Path(cube), picture)}")
         return
-
     if min(window, dates) < 1:
         raise InputError(f"inspect {cube}: --window {window} and --dates {dates}, expected 1 or more; give larger ones")
     from skyframe.data.amplification import gains, gains_table
@@ -122,8 +117,7 @@ def inspect(cube: str, picture: Path | None, window: int, dates: int) -> None:
     from skyframe.data.store import is_address
 
     opened = open_cube(cube)
-    Console().print(describe(opened))
-    Console().print(gains_table(gains(opened, window, dates)))
+    Console().print(describe(opened), gains_table(gains(opened, window, dates)))
     target = picture or Path(opened.name + ".png" if is_address(cube) else cube.rstrip("/") + ".png")
     draw(opened, target)
     click.echo(f"drew {target}")
@@ -142,8 +136,7 @@ def inspect(cube: str, picture: Path | None, window: int, dates: int) -> None:
 def rechunk(source: str, out: Path, codec: str) -> None:
     """Copy a cube, or an archive (YAML) that is read in place, into a cube whose chunks suit random windows.
 
-    Values, flags, dates, labels and tables stay the same bit for bit. Start it again after an interruption and it goes
-    on.
+    Values, flags, dates, labels and tables stay the same bit for bit; started again, it goes on.
     """
     from skyframe.data.cube import open_cube
     from skyframe.data.rechunk import rechunk as run
@@ -223,8 +216,7 @@ def plan(recipe: str, overrides: tuple[str, ...]) -> None:
     from skyframe.config import load_recipe
     from skyframe.data.plan_view import describe_plan
 
-    for table in describe_plan(load_recipe(recipe, overrides)):
-        Console().print(table)
+    Console().print(*describe_plan(load_recipe(recipe, overrides)))
 
 
 @cli.command()
@@ -244,7 +236,7 @@ def stats(
     from skyframe.data.cube import find_cubes
     from skyframe.data.spec_edit import write_statistics
     from skyframe.data.statistics import measure
-    from skyframe.data.statistics_report import draw_statistics, statistics_table
+    from skyframe.data.statistics_report import draw_statistics, picture_path, statistics_table
     from skyframe.spec import CubeSpec
 
     if write is not None and not write.is_file():
@@ -252,11 +244,7 @@ def stats(
     opened = find_cubes(cubes, "stats")
     named = write or spec
     declared = CubeSpec.load(named) if named else opened[0].spec
-    target = picture or opened[0].path.with_name(opened[0].path.name + ".stats.png")
-    if not target.parent.is_dir():
-        raise InputError(
-            f"{target}: no folder {target.parent}, expected one for the picture; make it or give --picture"
-        )
+    target = picture_path(opened[0], picture)
     with _progress("stats") as bar:
         found = measure(opened, declared, samples, seed, bar)
     names = write_statistics(write, found) if write is not None else []
@@ -266,8 +254,8 @@ def stats(
     for sentence in contradictions(declared, found):
         console.print(f"warning: {sentence}", markup=False, soft_wrap=True)
     click.echo(f"drew {target}")
-    if write is not None:
-        click.echo(f"wrote mean and std of {', '.join(names) or 'nothing'} to {write}")
+    if names:
+        click.echo(f"wrote mean and std of {', '.join(names)} to {write}")
 
 
 @cli.command()

@@ -16,8 +16,6 @@ import torch
 from skyframe.cli import main
 from skyframe.spec import CubeSpec
 from skyframe.train.checkpoint import latest
-from tests.data.archive.archives import spec as archive_spec
-from tests.data.archive.archives import two_grids, undated
 from tests.data.cubes import tiny_cube
 from tests.data.ingest.archive import WRONG_SEARCHES
 from tests.data.ingest.sources import (
@@ -31,6 +29,7 @@ from tests.data.ingest.sources import (
 from tests.system.batches import NANO
 from tests.wrong_catalogues import WRONG_CATALOGUES
 from tests.wrong_files import WRONG_FILES
+from tests.wrong_stores import WRONG_STORES
 
 HEAVY = ("torch", "pytorch_lightning", "xarray", "zarr", "deepspeed", "matplotlib", "sklearn", "pyarrow", "pandas")
 MONTHS = ("2021-01-01", "2021-02-01", "2021-03-01")
@@ -233,32 +232,8 @@ WRONG: list[Wrong] = [
         "s1/values",
     ),
     ("missing shard, read by a worker", missing_shard, "s2/values"),
-    (
-        "host that does not answer",
-        lambda p: ["inspect", "http://127.0.0.1:9/a.zarr"],
-        "could not be read in 5 attempts",
-    ),
-    ("address of another kind", lambda p: ["verify", "ftp://host/a.zarr"], "not an address that skyframe reads"),
-    ("glob in an address", lambda p: p.pretrain(cubes="https://host/*.zarr"), "is an address with *"),
-    ("typo in on_damage", lambda p: p.pretrain("data.on_damage=skp"), "data.on_damage"),
-    ("cache of no size", lambda p: p.pretrain("data.cache={path: c, max_gb: 0}"), "expected at least 0.1"),
+    *WRONG_STORES,
     ("cube of other units", lambda p: p.pretrain(cubes=str(tiny_cube(p.here / "tiny.zarr").path)), "the spec expects"),
-    # archives in place
-    (
-        "archive without that array",
-        lambda p: ["inspect", str(undated(p.here, array="{band}_10m"))],
-        "no array 'B02_10m' in",
-    ),
-    ("archive of unknown axes", lambda p: ["inspect", str(undated(p.here, array="odd"))], "such as dims: [time, y, x]"),
-    ("archive without units of time", lambda p: ["inspect", str(undated(p.here))], "list the dates under dates:"),
-    (
-        "archive of another scale",
-        lambda p: ["inspect", str(undated(p.here, archive_spec(scale=1e-3)))],
-        "spec's s2 has scale 0.001",
-    ),
-    ("scenes on two grids", lambda p: ["inspect", str(two_grids(p.here))], "expected the grid of the other scenes"),
-    ("verify of an archive", lambda p: ["verify", str(undated(p.here, dates=MONTHS * 3))], "rechunk it into one"),
-    ("rechunk onto a cube", lambda p: ["rechunk", f"{p.earth}/a", str(p.cube())], "already exists"),
     # sources
     ("unknown source kind", lambda p: ["ingest", "worldcerael", "a.nc", "out"], "did you mean 'worldcereal'"),
     ("source that is not there", lambda p: ["ingest", "worldcereal", "a.nc", "out"], "a.nc: no such file"),

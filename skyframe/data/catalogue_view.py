@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 from rich.table import Table
 
 from skyframe.calendar import date_of
@@ -26,6 +27,14 @@ BAR = 30
 
 LEAST_PX = 3.0
 """Footprints that would be smaller on the map are marked by a square of this size."""
+
+
+def show_catalogue(path: Path, png_path: Path | None = None) -> Path:
+    """Print a catalogue's tables and draw its map, by default beside it; returns the picture's path."""
+    catalogue = Catalogue(path)
+    for table in describe_catalogue(catalogue):
+        Console().print(table)
+    return draw_catalogue(catalogue, png_path or path.with_suffix(".png"))
 
 
 def describe_catalogue(catalogue: Catalogue) -> list[Table]:

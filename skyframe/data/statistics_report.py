@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.table import Table
 
+from skyframe.data.cube import Cube
 from skyframe.data.statistics import BandStatistics, ModalityStatistics
-from skyframe.spec import CubeSpec, Modality
+from skyframe.spec import CubeSpec, InputError, Modality
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,6 +41,16 @@ def statistics_table(spec: CubeSpec, found: dict[str, ModalityStatistics]) -> Ta
                 end_section=number == len(measured.bands) - 1,
             )
     return table
+
+
+def picture_path(cube: Cube, given: Path | None) -> Path:
+    """Where the histograms go: beside a cube unless a path is given; checked before anything is measured."""
+    target = given or cube.path.with_name(cube.path.name + ".stats.png")
+    if not target.parent.is_dir():
+        raise InputError(
+            f"{target}: no folder {target.parent}, expected one for the picture; make it or give --picture"
+        )
+    return target
 
 
 def draw_statistics(spec: CubeSpec, found: dict[str, ModalityStatistics], png_path: Path) -> Path:

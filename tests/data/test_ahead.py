@@ -31,13 +31,12 @@ def loader_of(where, workers=0, steps=6, *more):
 
 def assert_batches(left, right):
     count = 0
-    for views, others in zip(left, right, strict=True):
-        for view, other in zip(views, others, strict=True):
-            assert torch.equal(view.index, other.index) and torch.equal(view.place, other.place)
-            for name in other.series:
-                for key in ("values", "valid", "day", "bands"):
-                    assert torch.equal(getattr(view.series[name], key), getattr(other.series[name], key)), (name, key)
-            count += 1
+    for batch, other in zip(left, right, strict=True):
+        assert torch.equal(batch.index, other.index) and torch.equal(batch.place, other.place)
+        for name in other.series:
+            for key in ("values", "valid", "day", "bands"):
+                assert torch.equal(getattr(batch.series[name], key), getattr(other.series[name], key)), (name, key)
+        count += 1
     assert count
 
 

@@ -95,11 +95,11 @@ def test_what_stands_behind_a_masked_position_is_never_read(model, batch, name):
     k = batch.series[name].values.shape[-1] // SIDE
     ground = (slice(4 * k, 5 * k), slice(k, 2 * k))
     hidden = masked(batch, name, slice(None), *ground)
-    junk = hidden.series[name].values.clone()
+    junk = hidden.series[name].values.float()
     junk[..., *ground] += 97
     before, after = encode(model, hidden), encode(model, with_values(hidden, name, junk))
     assert torch.equal(before.fused, after.fused) and torch.equal(before.pooled, after.pooled)
-    shown = encode(model, with_values(batch, name, batch.series[name].values + 97))
+    shown = encode(model, with_values(batch, name, batch.series[name].values.float() + 97))
     assert not torch.equal(encode(model, batch).fused[0], shown.fused[0]), "unmasked it would have been read"
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from skyframe.randomness import Draw, hash64
-from skyframe.sample import Tokens
+from skyframe.sample import Tokens, widened
 from skyframe.spec import InputError
 from skyframe.system import pairing
 from tests.distributed import run_ranks
@@ -156,7 +156,7 @@ def test_split_dates_hide_a_date_from_the_other_sides_fusion_but_not_from_the_se
         own = system._dates(s, Draw(hash64(system.seed, "drop_path"), (u.epoch << 40) + u.index))
         students = (own["s2"][0] == 0) & (s["s2"].valid & t["s2"].valid)[0].any(-1)
         assert students.any()
-        values = v.series["s2"].values.clone()
+        values = widened(v.series["s2"].values).clone()
         values[0, students] += 500
         changed = with_values(v, "s2", values)
         before, after = system.losses((u, v)), system.losses((u, changed))

@@ -9,6 +9,7 @@ from skyframe.data.ingest.presto import place_in_time
 from skyframe.data.plan import WindowPlan
 from skyframe.data.quicklook import describe, draw
 from skyframe.data.read import read_label, read_series
+from skyframe.data.views import make_views
 from skyframe.geography import place_of
 from skyframe.spec import CubeSpec, InputError, Window
 from skyframe.train.run import pretrain
@@ -124,7 +125,8 @@ def test_windows_of_one_pixel_are_planned_batched_and_trained_on(tmp_path):
         "train.max_steps=2",
     )  # fmt: skip
     data = CubeDataModule(recipe)
-    student, teacher = next(iter(data.train_dataloader()))
+    windows = next(iter(data.train_dataloader()))
+    student, teacher = make_views(windows, recipe.views, 1, recipe.seed)
     assert student.series["s2"].values.shape == (4, 14, 11, 1, 1)
     assert student.series["s2"].valid.sum(dim=(1, 2, 3)).tolist() == [12] * 4
     assert student.place[:, 0].tolist() == [40.0 + i for i in student.index.tolist()]
