@@ -100,7 +100,10 @@ def _mix(z: int) -> int:
     return z ^ (z >> 31)
 
 
+_SHIFT1, _SHIFT2, _SHIFT3, _MIX1, _MIX2 = (np.uint64(number) for number in (30, 27, 31, MIX1, MIX2))
+
+
 def _mix_many(z: Hashes) -> Hashes:
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(MIX1)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(MIX2)
-    return z ^ (z >> np.uint64(31))
+    z = (z ^ (z >> _SHIFT1)) * _MIX1
+    z = (z ^ (z >> _SHIFT2)) * _MIX2
+    return z ^ (z >> _SHIFT3)
