@@ -70,21 +70,20 @@ def same_where_installed(make, tiny, *arguments):
     try:
         contestant = make(tiny, tiny.aligned, *arguments)
     except ModuleNotFoundError as missing:
-        assert missing.name in EXTRA
-    else:
-        assert same(contestant, tiny, tiny.aligned)
+        return missing.name in EXTRA
+    return same(contestant, tiny, tiny.aligned)
 
 
 @pytest.mark.filterwarnings("ignore")  # they are the rivals' own
 @pytest.mark.parametrize("name", STORE_RIVALS)
 def test_rivals_on_the_store(tiny, name):
-    same_where_installed(STORE_RIVALS[name], tiny, "zstd")
+    assert same_where_installed(STORE_RIVALS[name], tiny, "zstd")
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", [name for name in FILE_RIVALS if "litdata" not in name])  # it takes half a minute
 def test_rivals_on_files(tiny, name):
-    same_where_installed(FILE_RIVALS[name], tiny)
+    assert same_where_installed(FILE_RIVALS[name], tiny)
 
 
 def test_turns_alternate_and_the_first_round_does_not_count():
