@@ -7,19 +7,22 @@ after another on one core, by the fastest decoder found on this machine. Nothing
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import median
 from typing import Any
 
 import google_crc32c
 import numpy as np
+import torch
 from numcodecs import blosc
 from numpy.typing import NDArray
 
 from benchmarks.material import GSD_M, MODALITY, SIDE_PX, Material, Pick
 from benchmarks.measure import Contestant, interleave
+from skyframe.config import load_recipe
 from skyframe.data.cube import Box, Cube, open_cube
+from skyframe.data.datamodule import CubeDataModule
 from skyframe.data.manifest import ArrayRecord
 from skyframe.data.read import read_series
 from skyframe.data.shard import Codec, OpenShard
@@ -136,26 +139,39 @@ def _window(cube: Cube, pick: Pick) -> Window:
     return Window(cube.name, pick.row * GSD_M, pick.column * GSD_M, SIDE_PX * GSD_M)
 
 
-def loader_reader(material: Material, picks: Sequence[Pick], codec: Codec, workers: int) -> Contestant:
-    """torch's DataLoader over `read_series`, collated by torch in batches of 8; one call gives one batch."""
-    import torch
-    from torch.utils.data import DataLoader, Dataset, Sampler
-
-    cube = open_cube(material.store(codec))
-
-    class Reads(Dataset[Any]):
-        def __getitem__(self, number: int) -> tuple[torch.Tensor, ...]:
-            pick = picks[number % len(picks)]
-            series = read_series(cube, _window(cube, pick), dates={MODALITY: pick.dates})[MODALITY]
-            return torch.from_numpy(series.values), torch.from_numpy(series.valid), torch.from_numpy(series.day)
-
-    class Endless(Sampler[int]):
-        def __iter__(self) -> Iterator[int]:
-            number = 0
-            while True:
-                yield number
-                number += 1
-
+def training_data(material: Material, codec: Codec, workers: int) -> CubeDataModule:
+    """The data module of a pretraining run on this store: windows of 64 px, 20 dates, batches of 8, without end."""
     torch.set_num_threads(1)
-    batches = iter(DataLoader(Reads(), BATCH, sampler=Endless(), num_workers=workers))
-    return lambda n: next(batches)[0].numpy()
+    words = [
+        f"data.cubes=[{material.store(codec)}]",
+        f"data.modalities=[{MODALITY}]",
+        f"data.frames.{MODALITY}={len(material.aligned[0].dates)}",
+        f"data.window_px={SIDE_PX}",
+        f"data.stride_px={SIDE_PX}",
+        f"views.crop_px={SIDE_PX}",
+        f"data.workers={workers}",
+        f"train.global_batch={BATCH}",
+        "train.max_steps=1000000000",
+    ]
+    return CubeDataModule(load_recipe("skysense_s2s1", words))
+
+
+def training_reads(material: Material, codec: Codec) -> Contestant:
+    """`read_series` alone, of the windows and dates that the training loader asks for."""
+    data = training_data(material, codec, 0).dataset()
+    jobs = []
+    for position in range(len(material.aligned)):
+        window, index = data.plan.at(*divmod(position, len(data.plan)))
+        jobs.append((data.cubes[window.cube], window, data._dates(position // len(data.plan), window, index)))
+
+    def read(number: int) -> Any:
+        cube, window, dates = jobs[number % len(jobs)]
+        return read_series(cube, window, data.spec, [MODALITY], dates)[MODALITY].values
+
+    return read
+
+
+def training_loader(material: Material, codec: Codec, workers: int) -> Contestant:
+    """The loader as training iterates it, dates drawn and batches joined; one call gives one batch."""
+    batches = iter(training_data(material, codec, workers).train_dataloader())
+    return lambda n: next(batches).series[MODALITY].values.numpy()

@@ -27,7 +27,15 @@ import numpy as np
 
 from benchmarks.material import CODECS, Material, simulated
 from benchmarks.measure import Contestant, Turn, interleave
-from benchmarks.ours import BATCH, array_reader, fastest_decoder, limit, loader_reader, series_reader
+from benchmarks.ours import (
+    BATCH,
+    array_reader,
+    fastest_decoder,
+    limit,
+    series_reader,
+    training_loader,
+    training_reads,
+)
 from benchmarks.reader_table import Run, page
 from benchmarks.rivals import FILE_RIVALS, STORE_RIVALS, tensorstore_oindex, zarr_slice
 
@@ -94,17 +102,17 @@ def readers(found: Material) -> tuple[dict[str, Contestant], dict[str, str], dic
 
 
 def loaders(found: Material, rounds: int, seconds: float) -> dict[str, list[Turn]]:
-    """`read_series` in this process and DataLoaders around it; before the rivals, as some of those forbid a fork."""
+    """`read_series` and the training loader around it; before the rivals, as some of those forbid a fork."""
     contestants: dict[str, Contestant] = {}
     before: dict[str, Callable[[], None]] = {}
     for codec in CODECS:
-        contestants[f"{codec}/read_series alone"] = series_reader(found, found.aligned, codec)
+        contestants[f"{codec}/read_series alone"] = training_reads(found, codec)
         for workers in (0, 1, 2):
-            name = f"{codec}/DataLoader, {workers} workers"
-            contestants[name] = read = loader_reader(found, found.aligned, codec, workers)
-            expected = np.stack([found.expected(pick) for pick in found.aligned[:BATCH]])
-            if not np.array_equal(read(0), expected):
-                raise AssertionError(f"{name}: the first batch differs from the source")
+            name = f"{codec}/training loader, {workers} workers"
+            contestants[name] = read = training_loader(found, codec, workers)
+            alone = contestants[f"{codec}/read_series alone"]
+            if not np.array_equal(read(0), np.stack([alone(number) for number in range(BATCH)])):
+                raise AssertionError(f"{name}: the first batch differs from what read_series gives")
             before[name] = partial(_drain, read, PREFETCH * workers)
     turns = interleave(contestants, rounds, seconds, before=before)
     for name in before:

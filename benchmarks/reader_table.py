@@ -168,9 +168,10 @@ def _file_table(runs: Sequence[Run]) -> list[str]:
 
 def _loader_table(runs: Sequence[Run]) -> list[str]:
     lines = [
-        "## torch's DataLoader around SkyFrame",
+        "## The training loader",
         "",
-        "Items are `read_series`, collated by torch in batches of 8; beside `read_series` alone in the same process.",
+        "`CubeDataModule` as pretraining iterates it: windows in the global order, dates drawn, batches of 8 joined; "
+        "beside `read_series` alone on the same windows in one process. Views are cut on the device, after this.",
         "",
         "| loader | samples/s | of read_series alone |",
         "|---|---|---|",

@@ -7,6 +7,7 @@ stand-in, so that every rank runs every trainable module in every step.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -114,6 +115,95 @@ class Features:
     context_dims: int = 0  # the last of D that are region context; 0 = the encoder has none
 
 
+class BatchBuffers:
+    """Memory of a batch that is being put together, so that a reader can decode straight into a sample's place.
+
+    Every modality named in `layouts` is present in the result; where a sample lacks it, it is all-invalid.
+    """
+
+    def __init__(self, size: int, layouts: Mapping[str, Layout], memory: Any = None) -> None:
+        """Nothing is written yet.
+
+        Args:
+            size: number of samples B.
+            layouts: what the recipe names, with the number of dates to which T is padded.
+            memory: `batch_bytes(size, layouts)` writable bytes to lay the batch in (default: fresh ones); the batch
+                keeps a reference to it.
+        """
+        self.size, self.layouts = size, layouts
+        self.damage: list[str] = []  # of the samples put that stand in for damaged ones
+        if memory is None:
+            memory = np.empty(batch_bytes(size, layouts), np.uint8)
+        parts = [np.frombuffer(memory, d, math.prod(s), at).reshape(s) for at, s, d in _places(size, layouts)]
+        self.place, self.region, self.index, self.epoch = parts[:4]
+        self.series = {name: tuple(parts[4 + 4 * k : 8 + 4 * k]) for k, name in enumerate(layouts)}
+
+    def room(self, i: int, name: str, num_dates: int) -> tuple[NDArray[np.generic], NDArray[np.bool_]] | None:
+        """Where values `[num_dates, C, H, W]` and valid `[num_dates, H, W]` of sample `i` belong, None without room."""
+        if num_dates > self.layouts[name].num_dates:
+            return None
+        values, valid, _, _ = self.series[name]
+        return values[i, :num_dates], valid[i, :num_dates]
+
+    def put(self, i: int, sample: Sample) -> None:
+        """Write sample `i`; what was read into its `room` already is left as it lies there.
+
+        Raises:
+            ValueError: a series has more dates than its layout, or another shape.
+        """
+        self.place[i], self.region[i], self.index[i], self.epoch[i] = (
+            sample.place,
+            sample.region,
+            sample.index,
+            sample.epoch,
+        )
+        if sample.damage:
+            self.damage.append(sample.damage)
+        for name, layout in self.layouts.items():
+            values, valid, day, bands = (array[i] for array in self.series[name])
+            row, held = sample.series.get(name), 0
+            if row is not None:
+                held = len(row.day)
+                if held > layout.num_dates or row.values.shape[1:] != values.shape[1:]:
+                    raise ValueError(
+                        f"{name}: a series of shape {list(row.values.shape)}, expected at most {layout.num_dates} "
+                        f"dates of {list(values.shape[1:])}; choose dates and cut crops before joining"
+                    )
+                if not np.may_share_memory(row.values, values):
+                    values[:held] = row.values
+                if not np.may_share_memory(row.valid, valid):
+                    valid[:held] = row.valid
+                day[:held], bands[:] = row.day, row.bands
+            else:
+                bands[:] = False
+            values[held:], valid[held:], day[held:] = 0, False, DAY_UNKNOWN
+
+    def batch(self) -> Batch:
+        """What was put, as tensors over the same memory."""
+        series = {name: SeriesBatch(*map(torch.from_numpy, arrays)) for name, arrays in self.series.items()}
+        place, region, index, epoch = map(torch.from_numpy, (self.place, self.region, self.index, self.epoch))
+        return Batch(series, place, region, index, epoch, damage=self.damage)
+
+
+def batch_bytes(size: int, layouts: Mapping[str, Layout]) -> int:
+    """Bytes of a batch of `size` samples."""
+    return max((at + math.prod(s) * np.dtype(d).itemsize for at, s, d in _places(size, layouts)), default=0)
+
+
+def _places(size: int, layouts: Mapping[str, Layout]) -> list[tuple[int, tuple[int, ...], str]]:
+    """First byte, shape and dtype of each array of a batch; on cache lines of their own."""
+    arrays: list[tuple[tuple[int, ...], str]] = [((size, 2), "f8"), *[((size,), "i8")] * 3]
+    for layout in layouts.values():
+        t, c, side = layout.num_dates, layout.num_bands, layout.side_px
+        arrays += [((size, t, c, side, side), layout.dtype), ((size, t, side, side), "?")]
+        arrays += [((size, t), "i4"), ((size, c), "?")]
+    made, at = [], 0
+    for shape, dtype in arrays:
+        made.append((at, shape, dtype))
+        at += -(-math.prod(shape) * np.dtype(dtype).itemsize // 64) * 64
+    return made
+
+
 def collate(samples: Sequence[Sample], layouts: Mapping[str, Layout]) -> Batch:
     """Join samples: every modality named in `layouts` is present in the result, absent ones all-invalid.
 
@@ -124,20 +214,17 @@ def collate(samples: Sequence[Sample], layouts: Mapping[str, Layout]) -> Batch:
     Raises:
         ValueError: a series has more dates than its layout, or another shape.
     """
-    series = {name: _join(name, [s.series.get(name) for s in samples], layout) for name, layout in layouts.items()}
+    buffers = BatchBuffers(len(samples), layouts)
+    for i, sample in enumerate(samples):
+        buffers.put(i, sample)
     pixels = [s.pixel for s in samples]
     shared = set(samples[0].targets).intersection(*(s.targets for s in samples[1:])) if samples else set()
-    return Batch(
-        series=series,
-        place=torch.from_numpy(np.stack([s.place for s in samples])),
-        region=torch.tensor([s.region for s in samples], dtype=torch.int64),
-        index=torch.tensor([s.index for s in samples], dtype=torch.int64),
-        epoch=torch.tensor([s.epoch for s in samples], dtype=torch.int64),
+    return dataclasses.replace(
+        buffers.batch(),
         pixel=None
         if any(p is None for p in pixels)
         else torch.from_numpy(np.stack([p for p in pixels if p is not None])),
         targets={k: torch.from_numpy(np.stack([np.asarray(s.targets[k]) for s in samples])) for k in sorted(shared)},
-        damage=[s.damage for s in samples if s.damage],
     )
 
 
@@ -150,24 +237,3 @@ def pinned(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.replace(value, **{f.name: pinned(getattr(value, f.name)) for f in dataclasses.fields(value)})
     return value
-
-
-def _join(name: str, rows: Sequence[Series | None], layout: Layout) -> SeriesBatch:
-    """One modality of B samples, each copied once to its place; None = a sample that lacks it."""
-    size, t, side = len(rows), layout.num_dates, layout.side_px
-    values = np.empty((size, t, layout.num_bands, side, side), layout.dtype)
-    valid = np.empty((size, t, side, side), bool)
-    day = np.full((size, t), DAY_UNKNOWN, np.int32)
-    bands = np.zeros((size, layout.num_bands), bool)
-    for i, row in enumerate(rows):
-        held = 0
-        if row is not None:
-            held = len(row.day)
-            if held > t or row.values.shape[1:] != values.shape[2:]:
-                raise ValueError(
-                    f"{name}: a series of shape {list(row.values.shape)}, expected at most {t} dates of "
-                    f"{list(values.shape[2:])}; choose dates and cut crops before joining"
-                )
-            values[i, :held], valid[i, :held], day[i, :held], bands[i] = row.values, row.valid, row.day, row.bands
-        values[i, held:], valid[i, held:] = 0, False
-    return SeriesBatch(*(torch.from_numpy(array) for array in (values, valid, day, bands)))

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.material import CODECS, material, write_stores
 from benchmarks.measure import Turn, cpu_ratio, interleave, rate, ratio
-from benchmarks.ours import BATCH, array_reader, decoders, limit, loader_reader, series_reader
+from benchmarks.ours import BATCH, array_reader, decoders, limit, series_reader, training_loader, training_reads
 from benchmarks.reader_table import Run, page
 from benchmarks.rivals import FILE_RIVALS, STORE_RIVALS
 
@@ -56,10 +56,9 @@ def test_our_readers(tiny, codec, reader):
 
 
 def test_our_loader(tiny):
-    read = loader_reader(tiny, tiny.aligned, "lz4", 0)
-    for batch in range(2):
-        expected = [tiny.expected(tiny.aligned[(batch * BATCH + n) % 3]) for n in range(BATCH)]
-        assert np.array_equal(read(batch), np.stack(expected))
+    alone, read = training_reads(tiny, "lz4"), training_loader(tiny, "lz4", 0)
+    assert np.array_equal(read(0)[:3], np.stack([alone(number) for number in range(3)]))
+    assert read(1).shape == (BATCH, 4, 10, 64, 64)
 
 
 EXTRA = {"tensorstore", "zarrs", "xbatcher", "webdataset", "imagecodecs"}

@@ -32,14 +32,18 @@ class ShardReader:
     pool: ShardPool
 
     def read(
-        self, record: ArrayRecord, firsts: NDArray[np.integer], box: Box
+        self,
+        record: ArrayRecord,
+        firsts: NDArray[np.integer],
+        box: Box,
+        out: NDArray[np.generic] | None = None,
     ) -> tuple[NDArray[np.generic], list[Missing]]:
         """See `Reader`. Memory: the output, and one chunk where a window is not whole chunks."""
-        straight = self._read_straight(record, firsts, box)
-        if straight is not None:
-            return straight, []
         layout = record.layout
-        out = np.empty((len(firsts), *(stop - start for start, stop in box)), layout.numpy_dtype)
+        if out is None:
+            out = np.empty((len(firsts), *[stop - start for start, stop in box]), layout.numpy_dtype)
+        if self._read_straight(record, firsts, box, out):
+            return out, []
         missing: list[Missing] = []
         by_chunk = _rows_by_chunk(layout, firsts)
         for tile in _tiles(layout, box):
@@ -66,31 +70,33 @@ class ShardReader:
                 parts += opened.ahead(np.array(rows))
         return parts
 
-    def _read_straight(self, record: ArrayRecord, firsts: NDArray[np.integer], box: Box) -> NDArray[np.generic] | None:
+    def _read_straight(
+        self, record: ArrayRecord, firsts: NDArray[np.integer], box: Box, out: NDArray[np.generic]
+    ) -> bool:
         """The usual case without a detour: an aligned window of one chunk, in one shard, nothing of it left out.
 
         Returns:
-            None where it is not this case; nothing was read then.
+            False where it is not this case; nothing was read then.
         """
         layout = record.layout
         place = layout.chunk_of(box)
         if place is None or layout.shard_grid[0] != 1:
-            return None
+            return False
         at, row = layout.locate((0, *place))
         if at not in record.shards:
-            return None
+            return False
         shard = self.pool.get(self.store, layout, at, record.shards[at])
         if layout.chunk[0] >= layout.shape[0] and shard.has(row):  # all dates in a chunk
             dates = np.empty(layout.chunk, layout.numpy_dtype)
             shard.read_chunk(row, dates)
-            return dates.take(firsts, 0)  # a third of the time of indexing
+            dates.take(firsts, 0, out, "clip")  # a third of the time of indexing; "raise" would fill a copy first
+            return True
         rows = row + firsts * layout.row_strides[0]
         if layout.chunk[0] != 1 or not shard.has_all(rows):
-            return None
-        out = np.empty((len(firsts), *layout.chunk[1:]), layout.numpy_dtype)
+            return False
         first, step = out.ctypes.data, layout.chunk_bytes
         shard.read_chunks(rows, range(first, first + len(rows) * step, step))
-        return out
+        return True
 
     def _read_tile(
         self,
@@ -155,7 +161,11 @@ class ZarrReader:
     pool: ShardPool
 
     def read(
-        self, record: ArrayRecord, firsts: NDArray[np.integer], box: Box
+        self,
+        record: ArrayRecord,
+        firsts: NDArray[np.integer],
+        box: Box,
+        out: NDArray[np.generic] | None = None,
     ) -> tuple[NDArray[np.generic], list[Missing]]:
         """See `Reader`: the contiguous span, then the picks in memory, as zarr-python is slow at picking in a shard.
 
@@ -172,7 +182,11 @@ class ZarrReader:
             ShardReader(self.store, self.pool).read(record, np.arange(low, high), box)  # says which chunk it is
             place = f"a chunk in {[(low, high), *box]}"
             raise damage(self.store, layout, place, f"does not decode by zarr-python ({error})") from error
-        return span[firsts - low].astype(layout.numpy_dtype, copy=False), missing
+        chosen = span[firsts - low].astype(layout.numpy_dtype, copy=False)
+        if out is None:
+            return chosen, missing
+        out[...] = chosen
+        return out, missing
 
     def _missing(self, record: ArrayRecord, firsts: NDArray[np.integer], box: Box) -> list[Missing]:
         reader = ShardReader(self.store, self.pool)

@@ -110,12 +110,23 @@ class Reader(Protocol):
     """Elements of one array of a cube; made for one kind of store. May be pickled and forked."""
 
     def read(
-        self, record: ArrayRecord, firsts: NDArray[np.integer], box: Box
+        self,
+        record: ArrayRecord,
+        firsts: NDArray[np.integer],
+        box: Box,
+        out: NDArray[np.generic] | None = None,
     ) -> tuple[NDArray[np.generic], list[Missing]]:
         """Elements `firsts` along the first axis (any order, repeats allowed), a box along the others.
 
+        Args:
+            record: of the array.
+            firsts: positions along its first axis.
+            box: first and past-the-last element along each other axis.
+            out: C-contiguous array of the result's shape and the stored dtype, to be filled (default: a fresh one).
+
         Returns:
-            The array, and the chunks inside it that the store does not hold (there it has the fill value).
+            The array (`out` where it was given), and the chunks inside it that the store does not hold (there it has
+            the fill value).
 
         Raises:
             InputError: a chunk is lost or altered.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -13,7 +14,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from skyframe import dist
 from skyframe.calendar import DAY_UNKNOWN
@@ -22,12 +23,13 @@ from skyframe.config.skysense import SkySenseRecipe
 from skyframe.data.ahead import Read, ReadAhead
 from skyframe.data.cube import Cube
 from skyframe.data.plan import WindowPlan
-from skyframe.data.read import plan_series, read_series, reads_of
+from skyframe.data.read import Room, plan_series, read_series, reads_of
 from skyframe.data.selection import BASE_GSD_M, plan_windows, select_cubes
 from skyframe.data.shard import DamageError
+from skyframe.data.slabs import Parcel, Slabs
 from skyframe.geography import RegionIndex, build_regions, place_of
 from skyframe.hashing import hash64, uniform_array
-from skyframe.sample import Layout, Sample, collate
+from skyframe.sample import Batch, BatchBuffers, Layout, Sample
 from skyframe.spec import CubeSpec, InputError, Modality, Window, did_you_mean
 
 POINTS_PER_REGION = 16
@@ -69,31 +71,51 @@ MAX_REPLACEMENTS = 16
 
 
 class WindowDataset(Dataset[Any]):
-    """Position in the endless global order -> one window, uncut."""
+    """Position in the endless global order -> one window, uncut; several positions -> their batch."""
 
     def __init__(
-        self, recipe: SkySenseRecipe, plan: WindowPlan, cubes: Mapping[str, Cube], regions: RegionIndex
+        self,
+        recipe: SkySenseRecipe,
+        plan: WindowPlan,
+        cubes: Mapping[str, Cube],
+        regions: RegionIndex,
+        layouts: Mapping[str, Layout],
     ) -> None:
-        self.plan, self.cubes, self.regions = plan, cubes, regions
+        self.plan, self.cubes, self.regions, self.layouts = plan, cubes, regions, layouts
         self.data: DataConfig = recipe.data
         self.seed = recipe.seed
         self.spec = CubeSpec.load(recipe.data.spec)
         self.ahead: ReadAhead | None = None
+        self.slabs: Slabs | None = None  # where batches are read into; its holder opens the parcels
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "slabs": None}  # a process that is not a fork has none of this memory
 
     def __len__(self) -> int:
         return len(self.plan)
 
-    def __getitems__(self, positions: list[int]) -> list[Sample]:
-        """A batch: over a network its samples and those of the next are asked for before the first is read."""
-        if self.ahead is None:
-            return [self[position] for position in positions]
-        self.ahead.batch(positions)
-        made = []
-        for position in positions:
-            self.ahead.settle(position)
-            made.append(self[position])
-            self.ahead.done(position)
-        return made
+    def __getitems__(self, positions: list[int]) -> Batch | Parcel:
+        """A batch, every sample read into its place; in a parcel where a slab was free."""
+        if self.slabs is None:
+            return self._fill(positions, BatchBuffers(len(positions), self.layouts)).batch()
+        worker = get_worker_info()
+        slab = self.slabs.take(worker.id if worker is not None else 0)
+        if slab is None:
+            return self._fill(positions, BatchBuffers(len(positions), self.layouts)).batch()
+        filled = self._fill(positions, self.slabs.buffers(slab, len(positions)))
+        return Parcel(slab, len(positions), filled.damage)
+
+    def _fill(self, positions: list[int], buffers: BatchBuffers) -> BatchBuffers:
+        """Over a network the samples of a batch and of the next are asked for before the first is read."""
+        if self.ahead is not None:
+            self.ahead.batch(positions)
+        for i, position in enumerate(positions):
+            if self.ahead is not None:
+                self.ahead.settle(position)
+            buffers.put(i, self._sample(position, partial(buffers.room, i)))
+            if self.ahead is not None:
+                self.ahead.done(position)
+        return buffers
 
     def read_ahead(self, stride: int, stop: int) -> None:
         """Let `__getitems__` read ahead, as over a network.
@@ -105,6 +127,10 @@ class WindowDataset(Dataset[Any]):
         self.ahead = ReadAhead(self._reads_at, stride, stop)
 
     def __getitem__(self, position: int) -> Sample:
+        """See `_sample`; in memory of its own."""
+        return self._sample(position)
+
+    def _sample(self, position: int, room: Room | None = None) -> Sample:
         """The sample at an absolute position (epoch * windows per epoch + position in the epoch).
 
         Where the recipe says `on_damage: skip`, a sample with lost or altered chunks is replaced by another one of the
@@ -116,7 +142,7 @@ class WindowDataset(Dataset[Any]):
         """
         epoch, at = divmod(position, len(self.plan))
         try:
-            return self._read(epoch, at)
+            return self._read(epoch, at, room)
         except DamageError as error:
             if self.data.on_damage == "raise":
                 raise
@@ -124,20 +150,20 @@ class WindowDataset(Dataset[Any]):
         for attempt in range(MAX_REPLACEMENTS):
             other = hash64(self.seed, epoch, at, "replacement", attempt) % len(self.plan)
             with suppress(DamageError):
-                return dataclasses.replace(self._read(epoch, other), damage=damage)
+                return dataclasses.replace(self._read(epoch, other, room), damage=damage)
         raise InputError(
             f"{damage.rpartition(';')[0]}; {MAX_REPLACEMENTS} windows drawn in its place are damaged as well, expected "
             "a few damaged chunks at most; run `skyframe verify` on the cubes"
         )
 
-    def _read(self, epoch: int, at: int) -> Sample:
+    def _read(self, epoch: int, at: int, room: Room | None) -> Sample:
         window, index = self.plan.at(epoch, at)
         cube = self.cubes[window.cube]
         names, dates = list(self.data.modalities), self._dates(epoch, window, index)
-        series = read_series(cube, window, spec=self.spec, names=names, dates=dates)
+        series = read_series(cube, window, spec=self.spec, names=names, dates=dates, room=room)
         if self.data.min_clear > 0:
             for s in series.values():
-                s.valid = s.valid & (s.valid.mean((1, 2)) >= self.data.min_clear)[:, None, None]
+                s.valid &= (s.valid.mean((1, 2)) >= self.data.min_clear)[:, None, None]
         place = place_of(cube.grid, window.y_m + window.size_m / 2, window.x_m + window.size_m / 2)
         region = self.regions.region(float(place[0]), float(place[1]))
         return Sample(series=series, place=place, region=region, index=index, epoch=epoch)
@@ -193,9 +219,10 @@ class StepSampler(Sampler[list[int]]):
 
 
 class TimedLoader(DataLoader[Any]):
-    """A loader that measures how long its consumer waited for it."""
+    """A loader that measures how long its consumer waited for it, and opens the parcels that its readers send."""
 
     waited_s = 0.0
+    slabs: Slabs | None = None
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         batches = super().__iter__()
@@ -205,8 +232,19 @@ class TimedLoader(DataLoader[Any]):
                 batch = next(batches)
             except StopIteration:
                 return
+            if isinstance(batch, Parcel):
+                assert self.slabs is not None
+                batch = self.slabs.open(batch)
+                if self.pin_memory:  # torch's own thread pins what is a tensor when it comes
+                    batch = batch.pin_memory()
             self.waited_s += time.perf_counter() - begun
             yield batch
+            del batch  # or its slab would be in use while the next one is waited for
+
+
+def _as_it_is(batch: Any) -> Any:
+    """The dataset makes whole batches; a function of the module, as spawned workers load it by name."""
+    return batch
 
 
 class CubeDataModule(pl.LightningDataModule):
@@ -232,7 +270,7 @@ class CubeDataModule(pl.LightningDataModule):
 
     def dataset(self) -> WindowDataset:
         """The windows of this run, by absolute position."""
-        return WindowDataset(self.recipe, self.plan, self.cubes, self.regions)
+        return WindowDataset(self.recipe, self.plan, self.cubes, self.regions, self.layouts)
 
     def train_dataloader(self) -> TimedLoader:
         """The loader of this rank, starting at the first batch not yet consumed."""
@@ -245,14 +283,17 @@ class CubeDataModule(pl.LightningDataModule):
         if self.is_remote:
             width = per_rank * world
             dataset.read_ahead(stride=width * max(1, workers), stop=width * self.sampler.num_batches)
+        slabs = Slabs(max(1, workers), per_rank, self.layouts) if multiprocessing.get_start_method() == "fork" else None
+        dataset.slabs = slabs
         self.loader = TimedLoader(
             dataset,
             batch_sampler=self.sampler,
-            collate_fn=partial(collate, layouts=self.layouts),
+            collate_fn=_as_it_is,
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+        self.loader.slabs = slabs
         return self.loader
 
     def state_dict(self) -> dict[str, Any]:

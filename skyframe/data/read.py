@@ -6,7 +6,7 @@ lists and the disk does not hold is an error that names array and chunk.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,9 @@ from skyframe.spec import CubeSpec, InputError, Modality, Window, did_you_mean
 
 Picks = Mapping[str, NDArray[np.integer[Any]]]
 
+Room = Callable[[str, int], tuple[NDArray[np.generic], NDArray[np.bool_]] | None]
+"""Modality and number of dates -> arrays that its values and valid are to be read into, None = fresh ones."""
+
 
 def read_series(
     cube: Cube,
@@ -29,6 +32,7 @@ def read_series(
     spec: CubeSpec | None = None,
     names: Sequence[str] | None = None,
     dates: Picks | None = None,
+    room: Room | None = None,
 ) -> dict[str, Series]:
     """Everything that a cube holds inside a window, in the stored dtype.
 
@@ -40,6 +44,7 @@ def read_series(
         names: modalities to read (default: all of the spec).
         dates: per modality, positions in `cube.days(modality)`, in any order, repeats allowed; for a modality named
             here the window's time range is not applied.
+        room: where to put what is read, such as the rows of a batch (default: fresh arrays).
 
     Returns:
         By modality: values `[T, C, H, W]`, valid `[T, H, W]` (flag 1, clear), day `[T]`; weather is the cell at the
@@ -54,7 +59,7 @@ def read_series(
     begun = begin(cube, reads_of(cube, chosen))  # over a network all of it comes at once
     if begun is not None:
         begun.settle()
-    return {one.name: read_box(cube, one) for one in chosen}
+    return {one.name: read_box(cube, one, room) for one in chosen}
 
 
 class SeriesRead(NamedTuple):
@@ -186,8 +191,8 @@ def _pick_dates(cube: Cube, name: str, window: Window, dates: Picks | None) -> N
     return picks.astype(np.intp)
 
 
-def read_box(cube: Cube, chosen: SeriesRead) -> Series:
-    """Some dates of a rectangle of one modality.
+def read_box(cube: Cube, chosen: SeriesRead, room: Room | None = None) -> Series:
+    """Some dates of a rectangle of one modality; `room` as in `read_series`.
 
     Raises:
         InputError: a chunk is lost or altered.
@@ -195,8 +200,9 @@ def read_box(cube: Cube, chosen: SeriesRead) -> Series:
     name, _, bands, picks = chosen
     of_flags, of_values = reads_of(cube, [chosen])
     record = of_values[0]
+    values_room, valid_room = (room(name, len(picks)) if room is not None else None) or (None, None)
+    values, missing = cube.reader.read(*of_values, out=values_room if bands is None else None)
     flags, _ = cube.reader.read(*of_flags)
-    values, missing = cube.reader.read(*of_values)
     for chunk, rows, spot in missing:
         there = flags[(rows, *spot[1:])]
         if not ((there == NODATA) | (there == NEVER_WRITTEN)).all():  # np.isin takes ten times as long
@@ -206,9 +212,10 @@ def read_box(cube: Cube, chosen: SeriesRead) -> Series:
     carried = np.ones(values.shape[1], bool)
     if bands is not None:
         carried = bands >= 0
-        values = values[:, np.maximum(bands, 0)]
+        values = values.take(np.maximum(bands, 0), 1, values_room, "clip")
         values[:, ~carried] = 0
-    return Series(values=values, valid=flags == CLEAR, day=cube.days(name)[picks], bands=carried)
+    valid = np.equal(flags, CLEAR, out=valid_room)
+    return Series(values=values, valid=valid, day=cube.days(name)[picks], bands=carried)
 
 
 def _read_whole(cube: Cube, record: ArrayRecord, firsts: NDArray[np.integer[Any]], box: Box) -> NDArray[np.generic]:

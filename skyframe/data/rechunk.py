@@ -69,10 +69,10 @@ def _read_block(cube: Cube, name: str, y_px: int, x_px: int) -> tuple[NDArray[np
     spans = zip((y_px, x_px), layout.shard[1:], layout.shape[1:], strict=True)
     area = tuple((start, min(start + side, extent)) for start, side, extent in spans)
     record, dates = cube.manifest.arrays[f"{name}/values"], np.arange(layout.shape[0])
+    values, missing = cube.reader.read(record, dates, ((0, record.layout.shape[1]), *area))
     flags, _ = cube.reader.read(cube.manifest.arrays[f"{name}/valid"], dates, area)
     if (flags == NEVER_WRITTEN).all():
         return None
-    values, missing = cube.reader.read(record, dates, ((0, record.layout.shape[1]), *area))
     for chunk, rows, spot in missing:
         there = flags[(rows, *spot[1:])]
         if not ((there == NODATA) | (there == NEVER_WRITTEN)).all():

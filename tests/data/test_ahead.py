@@ -50,6 +50,7 @@ def test_batches_over_http_equal_those_from_disk(earth, served, workers):
 def test_spawned_workers_read_the_same(earth, served):
     remote, local = loader_of(served.url), loader_of(earth)
     next(iter(remote))  # the parent has read and begun more
+    assert remote.dataset.slabs is not None  # they stay behind
     spawned = DataLoader(
         remote.dataset,
         batch_sampler=remote.batch_sampler,
@@ -63,7 +64,8 @@ def test_spawned_workers_read_the_same(earth, served):
 def test_forked_workers_after_the_parent_has_read_ahead(earth, served):
     remote = loader_of(served.url)
     next(iter(remote))
-    forked = DataLoader(remote.dataset, batch_sampler=remote.batch_sampler, collate_fn=remote.collate_fn, num_workers=2)
+    remote.dataset.slabs = None  # as a plain loader opens no parcels
+    forked = DataLoader(remote.dataset, batch_sampler=remote.batch_sampler, num_workers=2, collate_fn=remote.collate_fn)
     assert_batches(forked, loader_of(earth))
 
 

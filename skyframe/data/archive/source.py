@@ -15,8 +15,8 @@ from skyframe.data.archive.tiled import Target, Tiled
 from skyframe.data.cube import CLEAR, CLOUD, NODATA, SHADOW, Box, Missing
 from skyframe.data.manifest import ArrayRecord
 
-MAX_KEPT_BYTES = 2**28
-"""Values of a window that are kept from reading its flags to reading its values, and decoded at a time for flags."""
+MAX_DECODED_BYTES = 2**28
+"""Values that are decoded at a time where only the flags are wanted."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,14 @@ class ModalitySource:
     mask: Stack | None = None
     ratio: int = 1
 
-    def read(self, dates: Sequence[int], area: Area) -> tuple[NDArray[np.generic], NDArray[np.uint8]]:
-        """Values `[T, C, h, w]` and flags `[T, h, w]` of an area, and the chunks of values that are not there."""
+    def read(
+        self, dates: Sequence[int], area: Area, out: NDArray[np.generic] | None = None
+    ) -> tuple[NDArray[np.generic], NDArray[np.uint8]]:
+        """Values `[T, C, h, w]` (in `out` where it is given) and flags `[T, h, w]` of an area."""
         sides = tuple(stop - start for start, stop in area)
-        target = Target(np.empty((len(dates), self.values.shape[1], *sides), np.dtype(self.values.dtype)), [])
+        if out is None:
+            out = np.empty((len(dates), self.values.shape[1], *sides), np.dtype(self.values.dtype))
+        target = Target(out, [])
         self.values.read(dates, area, target)
         flags = self._layer_flags(dates, area, sides)
         flags[self.rule.lost(target.out)] = NODATA
@@ -117,15 +121,19 @@ def _coarse(area: Area, ratio: int) -> Area:
 class ArchiveReader:
     """Reads foreign chunks as the arrays of a cube; see `Reader`.
 
-    Flags follow from the values, and a window's flags are asked for first: its values are kept until they are asked
-    for in turn, so that every chunk is decoded once. Memory: the window twice at most, and one chunk.
+    Flags follow from the values, and a window's values are asked for first: its flags are kept until they are asked
+    for in turn, so that every chunk is decoded once. Memory: the window, and one chunk.
     """
 
     sources: dict[str, ModalitySource]
     pool: OpenedPool
 
     def read(
-        self, record: ArrayRecord, firsts: NDArray[np.integer[Any]], box: Box
+        self,
+        record: ArrayRecord,
+        firsts: NDArray[np.integer[Any]],
+        box: Box,
+        out: NDArray[np.generic] | None = None,
     ) -> tuple[NDArray[np.generic], list[Missing]]:
         """See `Reader`; what is missing is not listed, as this reader's own flags say so."""
         self.pool.own()
@@ -134,21 +142,24 @@ class ArchiveReader:
         area: Area = (box[-2], box[-1])
         key = (name, tuple(dates), area)
         if what == "valid":
-            return self._flags(source, dates, area, key), []
-        kept = self.pool.take(key)
-        values = kept if kept is not None else source.read(dates, area)[0]
+            kept: NDArray[np.generic] | None = self.pool.take(key)
+            return self._flags(source, dates, area) if kept is None else kept, []
         first, last = box[0]
-        return (values if (first, last) == (0, values.shape[1]) else values[:, first:last]), []
+        whole = (first, last) == (0, source.values.shape[1])
+        values, flags = source.read(dates, area, out if whole else None)
+        self.pool.keep(key, flags)
+        if whole:
+            return values, []
+        if out is None:
+            return values[:, first:last], []
+        out[...] = values[:, first:last]
+        return out, []
 
-    def _flags(self, source: ModalitySource, dates: list[int], area: Area, key: Any) -> NDArray[np.uint8]:
+    def _flags(self, source: ModalitySource, dates: list[int], area: Area) -> NDArray[np.uint8]:
         """Flags of an area, some dates at a time where their values would not fit."""
         per_date = source.values.shape[1] * np.dtype(source.values.dtype).itemsize
         for start, stop in area:
             per_date *= stop - start
         together = source.values.chunk[0]
-        step = max(1, MAX_KEPT_BYTES // max(1, per_date) // together * together)
-        if step >= len(dates):
-            values, flags = source.read(dates, area)
-            self.pool.keep(key, values)
-            return flags
+        step = max(1, MAX_DECODED_BYTES // max(1, per_date) // together * together)
         return np.concatenate([source.read(dates[i : i + step], area)[1] for i in range(0, len(dates), step)])
