@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skyframe.data.store import Buffer, LocalStore, Store
+from skyframe.data.store import Buffer, LocalFile, LocalStore, Store
 
 
 class Opened(Protocol):
@@ -31,18 +31,40 @@ MAX_ABSENT = 100_000
 
 T = TypeVar("T", bound=Opened)
 
+KeyOf = Callable[[Sequence[int]], str]
+
 
 class _File:
-    """A file by its descriptor."""
+    """A file that is read whole: copied the first time; kept mapped if it is asked for again, which costs more once."""
 
     number = -1
+    _again: LocalFile | None = None
+    _was_read = False
 
-    def __init__(self, path: str) -> None:
-        self.number = os.open(path, os.O_RDONLY)
+    def __init__(self, store: LocalStore, key: str) -> None:
+        self.store, self.key = store, key
+        self.number = os.open(store.path_of(key), os.O_RDONLY)
         self.size = os.fstat(self.number).st_size
+
+    def content(self, room: Callable[[str, int], NDArray[np.uint8]]) -> Buffer:
+        """All of it, in the room if it is read for the first time."""
+        if not self.size:
+            return b""
+        if not self._was_read:
+            self._was_read = True
+            into = room("packed", self.size)
+            return into[: os.preadv(self.number, [into.data], 0)]
+        if self._again is None:
+            self._again = self.store.open(self.key)
+            os.close(self.number)
+            self.number = -1
+        return self._again.fetch([(0, self.size)])[0]
 
     def close(self) -> None:
         """See `Opened`."""
+        if self._again is not None:
+            self._again.close()
+            self._again = None
         if self.number >= 0:
             os.close(self.number)
         self.number = -1
@@ -55,8 +77,8 @@ class OpenedPool:
     """Least recently used dropped first; a child process starts with an empty one, so `limit` bounds its handles."""
 
     limit: int = 256
-    opened: OrderedDict[tuple[str, str], Any] = field(default_factory=OrderedDict)
-    absent: set[tuple[str, str]] = field(default_factory=set)
+    opened: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict)
+    absent: set[Hashable] = field(default_factory=set)
     kept: tuple[Any, Any] | None = None
     _pid: int = -1
     _rooms: threading.local = field(default_factory=threading.local)
@@ -75,7 +97,9 @@ class OpenedPool:
         if found is not None:
             self.opened.move_to_end(name)
             return found
-        made = make()
+        return self._hold(name, make())
+
+    def _hold(self, name: Hashable, made: T) -> T:
         self.opened[name] = made
         if len(self.opened) > self.limit:
             self.opened.popitem(last=False)[1].close()
@@ -89,24 +113,33 @@ class OpenedPool:
             setattr(self._rooms, name, room)
         return room[:size]
 
-    def read(self, store: Store, key: str) -> Buffer | None:
-        """A whole object, whose bytes stay until the next one is read; None where there is none.
+    def read(self, store: Store, place: str, number: tuple[int, ...], key_of: KeyOf) -> Buffer | None:
+        """A chunk that is a whole object, whose bytes stay until the next one is read; None where there is none.
 
         What was absent once is not looked for again: a sparse archive lacks more chunks than it holds.
+
+        Args:
+            store: that holds it.
+            place: of its array, told apart from all others of this pool.
+            number: of the chunk; its key is only made where the object is not open.
+            key_of: key of a number.
         """
-        name = (store.url, key)
+        name = (place, number)
         if name in self.absent:
             return None
-        try:
-            if not isinstance(store, LocalStore):
-                return store.read(key)
-            file = self.get(store, key, lambda: _File(store.path_of(key)))
-        except FileNotFoundError:
-            if len(self.absent) < MAX_ABSENT:
-                self.absent.add(name)
-            return None
-        room = self.room("packed", file.size)
-        return room[: os.preadv(file.number, [room.data], 0)] if file.size else b""
+        file: _File | None = self.opened.get(name)
+        if file is None:
+            try:
+                if not isinstance(store, LocalStore):
+                    return store.read(key_of(number))
+                file = self._hold(name, _File(store, key_of(number)))
+            except FileNotFoundError:
+                if len(self.absent) < MAX_ABSENT:
+                    self.absent.add(name)
+                return None
+        else:
+            self.opened.move_to_end(name)
+        return file.content(self.room)
 
     def keep(self, key: Any, value: Any) -> None:
         """Remember one thing; the one before is forgotten."""

@@ -19,6 +19,10 @@ MAX_DECODED_BYTES = 2**28
 """Values that are decoded at a time where only the flags are wanted."""
 
 
+LOST_ELEMENTS = 2**17
+"""Values looked at in one go for what is lost: the temporary arrays stay in the processor's cache."""
+
+
 @dataclass(frozen=True)
 class Rule:
     """Which pixels are no data by their stored values (in any band), and what the mask layer's values mean.
@@ -35,17 +39,19 @@ class Rule:
 
     def lost(self, values: NDArray[Any]) -> NDArray[np.bool_]:
         """Pixels `[T, H, W]` of values `[T, C, H, W]` some band of which is absent, not finite or out of range."""
-        gone = np.zeros(values.shape[:1] + values.shape[2:], bool)
-        for band in range(values.shape[1]):  # band by band: the temporary arrays stay in the cache
-            part = values[:, band]
-            if part.dtype.kind == "f":
-                gone |= ~np.isfinite(part)
+        gone = np.empty(values.shape[:1] + values.shape[2:], bool)
+        step = max(1, LOST_ELEMENTS // max(1, values[0].size)) if len(values) else 1
+        for first in range(0, len(values), step):
+            part = values[first : first + step]
+            bad = np.isfinite(part) if part.dtype.kind == "f" else np.ones(part.shape, bool)
+            np.logical_not(bad, out=bad)
             for value in self.nodata:
-                gone |= part == value
+                bad |= part == value
             if self.valid_min is not None:
-                gone |= part < self.valid_min
+                bad |= part < self.valid_min
             if self.valid_max is not None:
-                gone |= part > self.valid_max
+                bad |= part > self.valid_max
+            np.logical_or.reduce(bad, 1, out=gone[first : first + step])
         return gone
 
     def flags(self, layer: NDArray[Any]) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from skyframe.data.archive.geotiff import Frame, TiffArray
 from skyframe.data.archive.pool import OpenedPool
-from skyframe.data.archive.tiled import Picks, Spans, Target, Tiled, gather, picks, spans, touched
+from skyframe.data.archive.tiled import Picks, Run, Spans, Target, Tiled, gather, picks, runs, spans, touched
 from skyframe.data.archive.zarr_array import ZarrArray
 from skyframe.data.store import Store
 from skyframe.spec import InputError
@@ -119,7 +120,7 @@ class ZarrStack:
 def _wanted(part: Part, dates: Sequence[int], area: Area) -> tuple[Picks, Picks, Spans, Spans]:
     """Dates, bands, rows and columns by chunk of a part; all places of an axis that it has not are its one element."""
     sizes = dict(zip(part.array.roles, part.array.chunk, strict=True))
-    times: Picks = picks(dates, sizes["time"]) if "time" in sizes else [(0, [(t, 0) for t in range(len(dates))])]
+    times: Picks = picks(dates, sizes["time"]) if "time" in sizes else [(0, runs([(t, 0) for t in range(len(dates))]))]
     return (
         times,
         picks(part.bands, sizes.get("band", 1)),
@@ -156,10 +157,9 @@ class SceneStack:
                 array = self.array(file)
                 gather(array, [(0, rows)], *_sides(array, file, area), target)
                 lacking &= np.array(file.bands) < 0
-            for band in np.flatnonzero(lacking).tolist():
-                held = [row for row, _ in rows]
+            for (held, _), band in itertools.product(rows, np.flatnonzero(lacking).tolist()):
                 target.out[held, band] = 0
-                target.missing.append((held, band, slice(None), slice(None)))
+                target.missing.append((held, slice(band, band + 1), slice(None), slice(None)))
 
     def touched(self, dates: Sequence[int], area: Area) -> Iterator[tuple[Tiled, tuple[int, ...]]]:
         """See `Stack`."""
@@ -182,12 +182,9 @@ class SceneStack:
         return array
 
 
-def _rows_by_date(dates: Sequence[int]) -> dict[int, list[tuple[int, int]]]:
+def _rows_by_date(dates: Sequence[int]) -> dict[int, Sequence[Run]]:
     """Places in the output of each date; a file holds one."""
-    found: dict[int, list[tuple[int, int]]] = {}
-    for row, date in enumerate(dates):
-        found.setdefault(date, []).append((row, 0))
-    return found
+    return dict(picks(dates, 1))
 
 
 def _sides(array: TiffArray, file: SceneFile, area: Area) -> tuple[Picks, Spans, Spans]:

@@ -16,8 +16,11 @@ from skyframe.spec import InputError
 ROLES = ("time", "band", "y", "x")
 """What an axis of an archive's array can be, in the order of a cube's arrays."""
 
-Picks = Sequence[tuple[int, Sequence[tuple[int, int]]]]
-"""Per chunk number along an axis: place in the output and in the chunk, of each element wanted."""
+Run = tuple[slice, slice]
+"""Elements side by side in the output, and the same ones in the chunk."""
+
+Picks = Sequence[tuple[int, Sequence[Run]]]
+"""Per chunk number along an axis: the elements wanted of it."""
 
 Spans = Sequence[tuple[int, slice, slice]]
 """Per chunk number along an axis: its slice of the output, and the same elements in the chunk."""
@@ -72,7 +75,7 @@ class Target:
     """Where elements go: `out` `[T, C, h, w]`, and which parts of it the archive does not hold."""
 
     out: NDArray[np.generic]
-    missing: list[tuple[slice | list[int], int, slice, slice]]  # dates, band, rows, columns
+    missing: list[tuple[slice, slice, slice, slice]]  # dates, bands, rows, columns
 
 
 def damaged(store: Store, name: str, number: tuple[int, ...], what: str) -> InputError:
@@ -95,7 +98,19 @@ def picks(wanted: Sequence[int], size: int) -> Picks:
     for place, element in enumerate(wanted):
         if element >= 0:
             found.setdefault(element // size, []).append((place, element % size))
-    return list(found.items())
+    return [(number, runs(pairs)) for number, pairs in found.items()]
+
+
+def runs(pairs: Sequence[tuple[int, int]]) -> list[Run]:
+    """Places in the output and in the chunk, those that follow each other in both taken together."""
+    found: list[Run] = []
+    first = 0
+    for at in range(1, len(pairs) + 1):
+        (out, inside), (last_out, last_inside) = pairs[first], pairs[at - 1]
+        if at == len(pairs) or pairs[at] != (last_out + 1, last_inside + 1):
+            found.append((slice(out, last_out + 1), slice(inside, last_inside + 1)))
+            first = at
+    return found
 
 
 def gather(tiled: Tiled, dates: Picks, bands: Picks, rows: Spans, columns: Spans, target: Target) -> None:
@@ -115,15 +130,9 @@ def gather(tiled: Tiled, dates: Picks, bands: Picks, rows: Spans, columns: Spans
                 for c, c_in in band[1]:
                     out[t, c, y_out, x_out] = view[t_in, c_in, y_in, x_in]
             continue
-        held = _places(date[1])
-        for c, _ in band[1]:
-            out[held, c, y_out, x_out] = tiled.fill
-            target.missing.append((held, c, y_out, x_out))
-
-
-def _places(picked: Sequence[tuple[int, int]]) -> slice | list[int]:
-    """Places in the output, as a slice where there is one: it is several times faster than a list of one."""
-    return slice(picked[0][0], picked[0][0] + 1) if len(picked) == 1 else [place for place, _ in picked]
+        for (t, _), (c, _) in itertools.product(date[1], band[1]):
+            out[t, c, y_out, x_out] = tiled.fill
+            target.missing.append((t, c, y_out, x_out))
 
 
 def _canonical(chunk: NDArray[np.generic], roles: Sequence[str]) -> NDArray[np.generic]:

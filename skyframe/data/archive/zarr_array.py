@@ -55,6 +55,11 @@ class ZarrArray:
         """See `Tiled`."""
         return np.dtype(self.dtype)
 
+    @functools.cached_property
+    def place(self) -> str:
+        """Of this array among all others."""
+        return f"{self.store.url}/{self.name}"
+
     def scratch(self) -> tuple[NDArray[np.uint8], NDArray[np.generic]]:
         """See `Tiled`."""
         flat = self.pool.room("decoded", math.prod(self.chunk) * self.numpy_dtype.itemsize)
@@ -65,7 +70,7 @@ class ZarrArray:
         """See `Tiled`."""
         if self.sharding is not None:
             return self._fetch_in_shard(number, self.sharding)
-        return self.pool.read(self.store, self.key(number))
+        return self.pool.read(self.store, self.place, number, self.key)
 
     def decode(self, number: tuple[int, ...], packed: Buffer, flat: NDArray[np.uint8]) -> None:
         """See `Tiled`."""
