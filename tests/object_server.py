@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import socketserver
+import ssl
 import struct
 import subprocess
 import sys
@@ -38,6 +39,11 @@ class Handler(socketserver.StreamRequestHandler):
 
     disable_nagle_algorithm = True
     server: Server
+
+    def setup(self) -> None:
+        if self.server.tls is not None:
+            self.request = self.server.tls.wrap_socket(self.request, server_side=True)
+        super().setup()
 
     def handle(self) -> None:
         while True:
@@ -109,7 +115,7 @@ class Handler(socketserver.StreamRequestHandler):
             body[len(body) // 2] ^= 0x10
             self.connection.sendall(head + bytes(body))
             return True
-        if stop - start < 65536:
+        if stop - start < 65536 or self.server.tls is not None:
             self.connection.sendall(head + os.pread(file, stop - start, start))
         else:
             self.connection.sendall(head, socket.MSG_MORE)
@@ -156,6 +162,7 @@ class Server(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.root, self.latency_s, self.hang_s = root, latency_s, hang_s
         self.faults: list[Fault] = []
+        self.tls: ssl.SSLContext | None = None
         self.lock = threading.Lock()
         self.requests = self.bytes = 0
 
@@ -175,11 +182,14 @@ class Server(socketserver.ThreadingTCPServer):
 class ServerProcess:
     """Starts the server over a folder and talks to it; a context manager."""
 
-    def __init__(self, root: Path, latency_s: float = 0.0, hang_s: float = 30.0) -> None:
+    def __init__(
+        self, root: Path, latency_s: float = 0.0, hang_s: float = 30.0, tls: tuple[Path, Path] | None = None
+    ) -> None:
         command = [sys.executable, __file__, str(root), "--latency", str(latency_s), "--hang", str(hang_s)]
+        command += ["--tls", *map(str, tls)] if tls else []
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
-        self.url = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{int(self._process.stdout.readline())}"
 
     def set(self, *faults: Fault, latency_s: float | None = None) -> None:
         """Replace the faults, and the latency where one is given."""
@@ -214,7 +224,11 @@ if __name__ == "__main__":
     parser.add_argument("root", type=Path)
     parser.add_argument("--latency", type=float, default=0.0)
     parser.add_argument("--hang", type=float, default=30.0)
+    parser.add_argument("--tls", type=Path, nargs=2, metavar=("CERTIFICATE", "KEY"))
     given = parser.parse_args()
     with Server(given.root, given.latency, given.hang) as listening:
+        if given.tls:
+            listening.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            listening.tls.load_cert_chain(*given.tls)
         print(listening.server_address[1], flush=True)
         listening.serve_forever()

@@ -1,7 +1,7 @@
 """Reading ahead over a network: all ranges of a sample at once, and those of the next samples while one is decoded.
 
-Which chunks a read needs is arithmetic over the manifest and the shards' indices; they are asked for in threads and
-held as they came, compressed. Reading itself does not change: it finds what is under way and waits for it, so that
+Which chunks a read needs is arithmetic over the manifest and the shards' indices; they are asked for at once and held
+as they came, compressed. Reading itself does not change: it finds what is under way and waits for it, so that
 values and order are those of plain reading. Local cubes pass through here untouched.
 """
 
@@ -31,24 +31,25 @@ AHEAD_BYTES = 256 * 1024 * 1024
 class Begun:
     """Reads of one sample that are under way; what they bring lives as long as this does."""
 
-    def __init__(self, plans: Sequence[Future[list[Part]]]) -> None:
-        self._plans = plans
+    def __init__(self, parts: list[Part], opening: Sequence[Future[list[Part]]]) -> None:
+        self._parts, self._opening = parts, opening
+        self._num_bytes: int | None = None
 
     def settle(self) -> None:
         """Wait until every range is asked for (not until it is there). What failed is met again by reading."""
-        for plan in self._plans:
+        for plan in self._opening:
             plan.exception()
 
     def num_bytes(self) -> int | None:
         """Bytes held or coming, None before all is asked for."""
-        if not all(plan.done() for plan in self._plans):
-            return None
-        parts = [part for plan in self._plans if plan.exception() is None for part in plan.result()]
-        return sum(part.stop - part.start for part in parts)
+        if self._num_bytes is None and all(plan.done() for plan in self._opening):
+            opened = [part for plan in self._opening if plan.exception() is None for part in plan.result()]
+            self._num_bytes = sum(part.stop - part.start for part in [*self._parts, *opened])
+        return self._num_bytes
 
 
 def begin(cube: Cube, reads: Sequence[Read]) -> Begun | None:
-    """Open the shards that reads need, and ask for their chunks, without waiting.
+    """Ask for the chunks that reads need, without waiting; shards that are not open yet are opened in threads.
 
     Returns:
         None where reading is local, or not by shards.
@@ -56,8 +57,15 @@ def begin(cube: Cube, reads: Sequence[Read]) -> Begun | None:
     store, reader = cube.store, cube.reader
     if not isinstance(store, ObjectStore) or not isinstance(reader, ShardReader):
         return None
-    plans = store.client.live.plans
-    return Begun([plans.submit(reader.ahead, *read) for read in reads])
+    parts: list[Part] = []
+    opening = []
+    for read in reads:
+        wanted = reader.wanted(*read)
+        if reader.is_open(wanted):
+            parts += reader.ahead(wanted)
+        else:
+            opening.append(store.client.live.plans.submit(reader.ahead, wanted))
+    return Begun(parts, opening)
 
 
 class ReadAhead:

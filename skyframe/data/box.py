@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ from skyframe.data.transport import Part
 Tile = tuple[tuple[int, ...], Any, Any]
 """Chunk numbers along the axes after the first, and where they meet a box: slices in it, slices in the chunk."""
 
+Wanted = tuple[ArrayRecord, tuple[int, ...], NDArray[np.integer]]
+"""An array, one of its shards, and rows of the shard's index."""
 
 RowsByChunk = dict[int, NDArray[np.intp]]
 """Chunk number along the first axis -> rows of the output that it serves."""
@@ -50,24 +52,34 @@ class ShardReader:
             self._read_tile(record, firsts, by_chunk, tile, out, missing)
         return out, missing
 
-    def ahead(self, record: ArrayRecord, firsts: NDArray[np.integer], box: Box) -> list[Part]:
-        """Open the shards that `read` would, and begin to fetch the chunks that it would decode.
-
-        Returns:
-            What is under way: `read` finds it for as long as the caller holds it. Empty where reading is local.
-        """
+    def wanted(self, record: ArrayRecord, firsts: NDArray[np.integer], box: Box) -> list[Wanted]:
+        """Shards that `read` would open and the chunks that it would decode, by arithmetic."""
         layout = record.layout
+        place = layout.chunk_of(box)
+        if place is not None and layout.shard_grid[0] == 1 and layout.chunk[0] == 1:  # the usual case in short
+            shard, row = layout.locate((0, *place))
+            return [(record, shard, row + firsts * layout.row_strides[0])] if shard in record.shards else []
         by_shard: dict[tuple[int, ...], list[int]] = {}
         numbers = np.unique(firsts // layout.chunk[0]).tolist()
         for place, _, _ in _tiles(layout, box):
             for number in numbers:
                 shard, row = layout.locate((number, *place))
                 by_shard.setdefault(shard, []).append(row)
+        return [(record, shard, np.array(rows)) for shard, rows in by_shard.items() if shard in record.shards]
+
+    def is_open(self, wanted: Sequence[Wanted]) -> bool:
+        """Whether none of these shards would have to be opened."""
+        return all(self.pool.holds(self.store, record.layout, shard) for record, shard, _ in wanted)
+
+    def ahead(self, wanted: Sequence[Wanted]) -> list[Part]:
+        """Open shards, and begin to fetch chunks of them.
+
+        Returns:
+            What is under way: `read` finds it for as long as the caller holds it. Empty where reading is local.
+        """
         parts: list[Part] = []
-        for shard, rows in by_shard.items():
-            if shard in record.shards:
-                opened = self.pool.get(self.store, layout, shard, record.shards[shard])
-                parts += opened.ahead(np.array(rows))
+        for record, shard, rows in wanted:
+            parts += self.pool.get(self.store, record.layout, shard, record.shards[shard]).ahead(rows)
         return parts
 
     def _read_straight(

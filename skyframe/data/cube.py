@@ -21,7 +21,7 @@ from skyframe.calendar import DAY_UNKNOWN
 from skyframe.data.manifest import MANIFEST, ArrayRecord, Manifest
 from skyframe.data.shard import ArrayLayout, Codec, ShardPool
 from skyframe.data.store import LocalStore, Store, is_address, open_store
-from skyframe.data.transport import Client
+from skyframe.data.transport import THREADS, Client
 from skyframe.spec import CubeSpec, Grid, InputError, Label, Modality, Window, did_you_mean, side_pixels
 
 NODATA, CLEAR, CLOUD, SHADOW, NEVER_WRITTEN = 0, 1, 2, 3, 255
@@ -307,7 +307,7 @@ def find_cubes(patterns: Sequence[str], where: str = "data.cubes", client: Clien
             )
         paths += matches
     pool, client = ShardPool(), client or Client()
-    with ThreadPoolExecutor(client.concurrency if any(map(is_address, paths)) else 1) as threads:
+    with ThreadPoolExecutor(THREADS if any(map(is_address, paths)) else 1) as threads:
         cubes = list(threads.map(lambda path: open_cube(path, pool, client), paths))
     names = [c.name for c in cubes]
     for cube in cubes:

@@ -23,7 +23,7 @@ from skyframe.config.skysense import SkySenseRecipe
 from skyframe.data.ahead import Read, ReadAhead
 from skyframe.data.cube import Cube
 from skyframe.data.plan import WindowPlan
-from skyframe.data.read import Room, plan_series, read_series, reads_of
+from skyframe.data.read import Room, SeriesRead, plan_series, read_chosen, read_series, reads_of
 from skyframe.data.selection import BASE_GSD_M, plan_windows, select_cubes
 from skyframe.data.shard import DamageError
 from skyframe.data.slabs import Parcel, Slabs
@@ -66,6 +66,8 @@ def layouts_for(modalities: Mapping[str, Modality], frames: Mapping[str, int], s
     return made
 
 
+MAX_PLANNED = 4096
+
 MAX_REPLACEMENTS = 16
 """Windows tried in place of a damaged one: where all of them are damaged as well, the cubes are."""
 
@@ -86,10 +88,11 @@ class WindowDataset(Dataset[Any]):
         self.seed = recipe.seed
         self.spec = CubeSpec.load(recipe.data.spec)
         self.ahead: ReadAhead | None = None
+        self._planned: dict[tuple[int, int], tuple[Window, int, list[SeriesRead]]] = {}
         self.slabs: Slabs | None = None  # where batches are read into; its holder opens the parcels
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "slabs": None}  # a process that is not a fork has none of this memory
+        return {**self.__dict__, "slabs": None, "_planned": {}}  # a process that is not a fork has none of this memory
 
     def __len__(self) -> int:
         return len(self.plan)
@@ -157,14 +160,19 @@ class WindowDataset(Dataset[Any]):
         )
 
     def _read(self, epoch: int, at: int, room: Room | None) -> Sample:
-        window, index = self.plan.at(epoch, at)
-        cube = self.cubes[window.cube]
-        names, dates = list(self.data.modalities), self._dates(epoch, window, index)
-        series = read_series(cube, window, spec=self.spec, names=names, dates=dates, room=room)
+        planned = self._planned.pop((epoch, at), None)
+        if planned is not None:  # under way, as `read_ahead` has it
+            window, index, chosen = planned
+            series = read_chosen(self.cubes[window.cube], chosen, room)
+        else:
+            window, index = self.plan.at(epoch, at)
+            names, dates = list(self.data.modalities), self._dates(epoch, window, index)
+            series = read_series(self.cubes[window.cube], window, self.spec, names, dates, room)
         if self.data.min_clear > 0:
             for s in series.values():
                 s.valid &= (s.valid.mean((1, 2)) >= self.data.min_clear)[:, None, None]
-        place = place_of(cube.grid, window.y_m + window.size_m / 2, window.x_m + window.size_m / 2)
+        grid = self.cubes[window.cube].grid
+        place = place_of(grid, window.y_m + window.size_m / 2, window.x_m + window.size_m / 2)
         region = self.regions.region(float(place[0]), float(place[1]))
         return Sample(series=series, place=place, region=region, index=index, epoch=epoch)
 
@@ -177,12 +185,15 @@ class WindowDataset(Dataset[Any]):
         }
 
     def _reads_at(self, position: int) -> tuple[Cube, list[Read]]:
-        """What `sample` will ask the cube's reader for."""
+        """What `_sample` will ask the cube's reader for; kept, so that it is not worked out again."""
         epoch, at = divmod(position, len(self.plan))
         window, index = self.plan.at(epoch, at)
-        cube = self.cubes[window.cube]
-        dates = self._dates(epoch, window, index)
-        return cube, reads_of(cube, plan_series(cube, window, self.spec, list(self.data.modalities), dates))
+        cube, dates = self.cubes[window.cube], self._dates(epoch, window, index)
+        chosen = plan_series(cube, window, self.spec, list(self.data.modalities), dates)
+        if len(self._planned) >= MAX_PLANNED:  # of positions that were never read
+            self._planned.clear()
+        self._planned[epoch, at] = window, index, chosen
+        return cube, reads_of(cube, chosen)
 
 
 def draw_dates(days: NDArray[np.int32], count: int, window: Window, key: int) -> NDArray[np.intp]:

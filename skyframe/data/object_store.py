@@ -8,6 +8,7 @@ address (a token, a signature) goes with every request and into no message.
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -31,24 +32,44 @@ class ObjectBlob:
         self._client, self._where = client, where
         self._known = client.read(where, max(tail, 1))
         self.size = self._known.size
-        self._under_way: WeakValueDictionary[int, Part] = WeakValueDictionary()  # by first byte of a span
+        self._under_way: WeakValueDictionary[int, Part] = WeakValueDictionary()  # by first byte
 
     def fetch(self, spans: Sequence[Span]) -> list[Buffer]:
         """See `Blob`: what `ahead` began is waited for, all else is asked for at once, neighbours together."""
-        found: dict[int, Part] = {}
-        missing = []
+        parts = self._covering(spans)
         held_from = self.size - len(self._known.body)
-        for span in spans:
-            part = self._under_way.get(span[0])
-            if part is not None and part.stop >= min(span[0] + span[1], self.size):
-                found[span[0]] = part
-            elif span[0] < held_from:
-                missing.append(span)
-        found.update(_by_span(self._client.submit(self._where, self._known, missing), missing))
+        missing = [s for s, part in zip(spans, parts, strict=True) if part is None and s[0] < held_from]
+        if missing:
+            begun = self._begin(missing)  # held until they are cut
+            parts = [part or begun.get(int(s[0])) for s, part in zip(spans, parts, strict=True)]
         tail = self._known.body
         return [
-            found[s[0]].cut(s) if s[0] in found else tail[s[0] - held_from : s[0] - held_from + s[1]] for s in spans
+            part.cut(s) if part is not None else tail[s[0] - held_from : s[0] - held_from + s[1]]
+            for s, part in zip(spans, parts, strict=True)
         ]
+
+    def _covering(self, spans: Sequence[Span]) -> list[Part | None]:
+        """The part that is under way and holds each span, None where there is none."""
+        starts: list[int] = []
+        reaching: list[Part] = []  # of the parts that start by there, the one that ends last
+        for start, part in sorted(self._under_way.items()):
+            starts.append(start)
+            reaching.append(part if not reaching or part.stop > reaching[-1].stop else reaching[-1])
+        found: list[Part | None] = []
+        for start, length in spans:
+            at = bisect_right(starts, start) - 1
+            covers = at >= 0 and reaching[at].stop >= min(start + length, self.size)
+            found.append(reaching[at] if covers else None)
+        return found
+
+    def _begin(self, spans: Sequence[Span]) -> dict[int, Part]:
+        """Ask for spans; the part that holds each, by the span's first byte."""
+        begun = self._client.submit(self._where, self._known, spans)
+        for part in begun:  # of two that begin alike the longer one serves both
+            there = self._under_way.get(part.start)
+            if there is None or there.stop < part.stop:
+                self._under_way[part.start] = part
+        return _by_span(begun, spans)
 
     def again(self, span: Span) -> Buffer:
         """See `Blob`: past the cache, over the network."""
@@ -56,11 +77,10 @@ class ObjectBlob:
 
     def ahead(self, spans: Sequence[Span]) -> list[Part]:
         """Begin to read spans; `fetch` finds them for as long as the caller holds what is returned."""
-        known = {int(s[0]): self._under_way.get(s[0]) for s in spans}
-        missing = [s for s in spans if known[int(s[0])] is None]
-        begun = _by_span(self._client.submit(self._where, self._known, missing), missing)
-        self._under_way.update(begun)
-        return list({id(part): part for part in [*known.values(), *begun.values()] if part is not None}.values())
+        parts = self._covering(spans)
+        missing = [span for span, part in zip(spans, parts, strict=True) if part is None]
+        begun = list(self._begin(missing).values()) if missing else []
+        return list({id(part): part for part in [*parts, *begun] if part is not None}.values())
 
     def close(self) -> None:
         """See `Blob`; connections are the client's."""

@@ -59,6 +59,11 @@ def read_series(
     begun = begin(cube, reads_of(cube, chosen))  # over a network all of it comes at once
     if begun is not None:
         begun.settle()
+    return read_chosen(cube, chosen, room)
+
+
+def read_chosen(cube: Cube, chosen: Sequence[SeriesRead], room: Room | None = None) -> dict[str, Series]:
+    """What `plan_series` planned, as `read_series` returns it; over a network one modality after another."""
     return {one.name: read_box(cube, one, room) for one in chosen}
 
 

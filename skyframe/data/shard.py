@@ -244,7 +244,7 @@ class OpenShard:
         checksum, decode, frame, sizes_of = google_crc32c.value, blosc_decoder(), self._frame, FRAME_SIZES.unpack_from
         fetched, base = self._blob.fetch(spans), self._blob.address
         for packed, span, target in zip(fetched, spans, addresses, strict=True):
-            source = packed if base is None else base + span[0]
+            source = base + span[0] if base is not None else packed if type(packed) is bytes else packed.ctypes.data
             if checksum(packed) != CRC_RESIDUE or span[1] < SMALLEST_CHUNK or sizes_of(packed) != (frame, span[1] - 4):
                 source = self._again(span)
             if decode(source, target, frame, 1) != frame:
@@ -311,6 +311,10 @@ class ShardPool:
         if held is None or held.pid != os.getpid():
             held = self._held = _Opened()
         return held
+
+    def holds(self, store: Store, layout: ArrayLayout, shard: tuple[int, ...]) -> bool:
+        """Whether the shard is open here."""
+        return (store.url, layout.name, shard) in self._own().shards
 
     def get(self, store: Store, layout: ArrayLayout, shard: tuple[int, ...], num_chunks: int) -> OpenShard:
         """The shard, opened at first use.
