@@ -77,7 +77,7 @@ class _Live:
         self.ranges = RangeLoop(
             client.concurrency, client.timeout_s, partial(_connected, client.timeout_s), self.requests
         )
-        self.plans = ThreadPoolExecutor(8, "skyframe-ahead")  # apart, as a plan waits for requests
+        self.plans = ThreadPoolExecutor(THREADS, "skyframe-ahead")  # apart, as a plan waits for requests
         self.kept = threading.local()
         self.draw = random.Random()
         self.connections: list[http.client.HTTPConnection] = []

@@ -41,5 +41,5 @@ def open_archive(path: str | Path) -> Cube:
     records = {name: record for m, one in both.values() for name, record in records_of(m, one).items()}
     about = {"kind": "archive", "place": file.store or file.scenes}
     manifest = Manifest(spec, grid, about, {name: one.days for name, one in placed.items()}, records)
-    reader = ArchiveReader({name: one.source for name, one in placed.items()}, pool)
+    reader = ArchiveReader({name: one.source for name, one in placed.items()}, pool, store)
     return Cube(description.path.stem, store, spec, grid, manifest, reader)

@@ -82,6 +82,7 @@ class OpenedPool:
     kept: tuple[Any, Any] | None = None
     _pid: int = -1
     _rooms: threading.local = field(default_factory=threading.local)
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # over a network, threads open files side by side
 
     def __reduce__(self) -> tuple[type[OpenedPool], tuple[int]]:
         return OpenedPool, (self.limit,)
@@ -93,16 +94,18 @@ class OpenedPool:
             FileNotFoundError: no such key.
         """
         name = (store.url, key)
-        found: T | None = self.opened.get(name)
-        if found is not None:
-            self.opened.move_to_end(name)
-            return found
+        with self._lock:
+            found: T | None = self.opened.get(name)
+            if found is not None:
+                self.opened.move_to_end(name)
+                return found
         return self._hold(name, make())
 
     def _hold(self, name: Hashable, made: T) -> T:
-        self.opened[name] = made
-        if len(self.opened) > self.limit:
-            self.opened.popitem(last=False)[1].close()
+        with self._lock:
+            self.opened[name] = made
+            if len(self.opened) > self.limit:
+                self.opened.popitem(last=False)[1].close()
         return made
 
     def room(self, name: str, size: int) -> NDArray[np.uint8]:
@@ -157,3 +160,4 @@ class OpenedPool:
         """Start empty in a process that was forked; called once before each window, as asking for the pid costs too."""
         if self._pid != os.getpid():
             self.opened, self.absent, self.kept, self._pid = OrderedDict(), set(), None, os.getpid()
+            self._lock = threading.Lock()  # another thread of the parent may have held it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,11 @@ from numpy.typing import NDArray
 
 from skyframe.data.archive.pool import OpenedPool
 from skyframe.data.archive.stack import Area, Stack
-from skyframe.data.archive.tiled import Target, Tiled
+from skyframe.data.archive.tiled import Ready, Target, Tiled
 from skyframe.data.cube import CLEAR, CLOUD, NODATA, SHADOW, Box, Missing
 from skyframe.data.manifest import ArrayRecord
+from skyframe.data.object_store import ObjectStore
+from skyframe.data.store import Store
 
 MAX_DECODED_BYTES = 2**28
 """Values that are decoded at a time where only the flags are wanted."""
@@ -78,27 +81,29 @@ class ModalitySource:
     ratio: int = 1
 
     def read(
-        self, dates: Sequence[int], area: Area, out: NDArray[np.generic] | None = None
+        self, dates: Sequence[int], area: Area, out: NDArray[np.generic] | None = None, ready: Ready | None = None
     ) -> tuple[NDArray[np.generic], NDArray[np.uint8]]:
-        """Values `[T, C, h, w]` (in `out` where it is given) and flags `[T, h, w]` of an area."""
+        """Values `[T, C, h, w]` (in `out` where it is given) and flags `[T, h, w]` of an area, by what is `ready`."""
         sides = tuple(stop - start for start, stop in area)
         if out is None:
             out = np.empty((len(dates), self.values.shape[1], *sides), np.dtype(self.values.dtype))
-        target = Target(out, [])
+        target = Target(out, [], ready)
         self.values.read(dates, area, target)
-        flags = self._layer_flags(dates, area, sides)
+        flags = self._layer_flags(dates, area, sides, ready)
         flags[self.rule.lost(target.out)] = NODATA
         for rows, _, y, x in target.missing:
             flags[rows, y, x] = NODATA
         return target.out, flags
 
-    def _layer_flags(self, dates: Sequence[int], area: Area, sides: tuple[int, ...]) -> NDArray[np.uint8]:
+    def _layer_flags(
+        self, dates: Sequence[int], area: Area, sides: tuple[int, ...], ready: Ready | None
+    ) -> NDArray[np.uint8]:
         if self.mask is None:
             return np.full((len(dates), *sides), CLEAR, np.uint8)
         ratio = self.ratio
         coarse = _coarse(area, ratio)
         shape = (len(dates), 1, *(stop - start for start, stop in coarse))
-        target = Target(np.empty(shape, np.dtype(self.mask.dtype)), [])
+        target = Target(np.empty(shape, np.dtype(self.mask.dtype)), [], ready)
         self.mask.read(dates, coarse, target)
         flags = self.rule.flags(target.out)
         for rows, _, y, x in target.missing:
@@ -109,6 +114,18 @@ class ModalitySource:
             first = area[0][0] % ratio, area[1][0] % ratio
             flags = flags[:, first[0] : first[0] + sides[0], first[1] : first[1] + sides[1]]
         return np.ascontiguousarray(flags)
+
+    def fetch(self, dates: Sequence[int], area: Area, threads: Executor) -> Ready:
+        """The packed chunks that `read` needs, all asked for at once.
+
+        Raises:
+            InputError: one of them is cut short, or could not be read.
+        """
+        stacks = [self.values] if self.mask is None else [self.values, self.mask]
+        list(threads.map(lambda call: call(), [call for stack in stacks for call in stack.opening(dates)]))
+        wanted = {(tiled.file_of(number), number): tiled for tiled, number in self.touched(dates, area)}
+        found = threads.map(lambda one: one[1].fetch(one[0][1]), wanted.items())
+        return dict(zip(wanted, found, strict=True))
 
     def touched(self, dates: Sequence[int], area: Area) -> Iterator[tuple[Tiled, tuple[int, ...]]]:
         """The chunks that `read` asks for, mask layer included."""
@@ -133,6 +150,7 @@ class ArchiveReader:
 
     sources: dict[str, ModalitySource]
     pool: OpenedPool
+    store: Store
 
     def read(
         self,
@@ -152,7 +170,7 @@ class ArchiveReader:
             return self._flags(source, dates, area) if kept is None else kept, []
         first, last = box[0]
         whole = (first, last) == (0, source.values.shape[1])
-        values, flags = source.read(dates, area, out if whole else None)
+        values, flags = source.read(dates, area, out if whole else None, self._ready(source, dates, area))
         self.pool.keep(key, flags)
         if whole:
             return values, []
@@ -161,6 +179,10 @@ class ArchiveReader:
         out[...] = values[:, first:last]
         return out, []
 
+    def _ready(self, source: ModalitySource, dates: list[int], area: Area) -> Ready | None:
+        """Over a network all chunks of a window come side by side; on a disk they are read when they are needed."""
+        return source.fetch(dates, area, self.store.client.live.plans) if isinstance(self.store, ObjectStore) else None
+
     def _flags(self, source: ModalitySource, dates: list[int], area: Area) -> NDArray[np.uint8]:
         """Flags of an area, some dates at a time where their values would not fit."""
         per_date = source.values.shape[1] * np.dtype(source.values.dtype).itemsize
@@ -168,4 +190,5 @@ class ArchiveReader:
             per_date *= stop - start
         together = source.values.chunk[0]
         step = max(1, MAX_DECODED_BYTES // max(1, per_date) // together * together)
-        return np.concatenate([source.read(dates[i : i + step], area)[1] for i in range(0, len(dates), step)])
+        parts = [dates[i : i + step] for i in range(0, len(dates), step)]
+        return np.concatenate([source.read(part, area, ready=self._ready(source, part, area))[1] for part in parts])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -46,6 +47,9 @@ class Stack(Protocol):
     def touched(self, dates: Sequence[int], area: Area) -> Iterator[tuple[Tiled, tuple[int, ...]]]:
         """The chunks that `read` would ask for, each with its array."""
 
+    def opening(self, dates: Sequence[int]) -> list[Callable[[], object]]:
+        """Calls that open what `touched` needs to have open: over a network they are made side by side."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -86,7 +90,7 @@ class ZarrStack:
         stored, box = self.order[np.asarray(dates)].tolist(), self._stored(area)
         before = len(target.missing)
         for part in self.parts:
-            gather(part.array, *_wanted(part, stored, box), Target(out, target.missing))
+            gather(part.array, *_wanted(part, stored, box), replace(target, out=out))
         if any(self.flips):
             self._turn(target, before)
 
@@ -96,6 +100,10 @@ class ZarrStack:
         for part in self.parts:
             for number in touched(part.array, *_wanted(part, stored, box)):
                 yield part.array, number
+
+    def opening(self, dates: Sequence[int]) -> list[Callable[[], object]]:
+        """See `Stack`."""
+        return []
 
     def _stored(self, area: Area) -> Area:
         """The same area in the store's own count of rows and columns."""
@@ -168,6 +176,10 @@ class SceneStack:
                 array = self.array(file)
                 for number in touched(array, [(0, rows)], *_sides(array, file, area)):
                     yield array, number
+
+    def opening(self, dates: Sequence[int]) -> list[Callable[[], object]]:
+        """See `Stack`."""
+        return [partial(self.array, file) for date in set(dates) for file in self.files[date]]
 
     def array(self, file: SceneFile) -> TiffArray:
         """An opened file.

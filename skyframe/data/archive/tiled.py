@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -70,12 +70,20 @@ class Tiled(Protocol):
         """Key of the object that holds a chunk."""
 
 
+Ready = Mapping[tuple[str, tuple[int, ...]], Buffer | None]
+"""Packed chunks by file and number, all that are touched; None where the store does not hold one."""
+
+
 @dataclass(frozen=True)
 class Target:
-    """Where elements go: `out` `[T, C, h, w]`, and which parts of it the archive does not hold."""
+    """Where elements go: `out` `[T, C, h, w]`, and which parts of it the archive does not hold.
+
+    Chunks that came over a network lie in `ready`; where it is None they are fetched one by one.
+    """
 
     out: NDArray[np.generic]
     missing: list[tuple[slice, slice, slice, slice]]  # dates, bands, rows, columns
+    ready: Ready | None = None
 
 
 def damaged(store: Store, name: str, number: tuple[int, ...], what: str) -> InputError:
@@ -123,7 +131,7 @@ def gather(tiled: Tiled, dates: Picks, bands: Picks, rows: Spans, columns: Spans
     for date, band, (row, y_out, y_in), (column, x_out, x_in) in itertools.product(dates, bands, rows, columns):
         quad = (date[0], band[0], row, column, 0)
         number = tuple([quad[i] for i in order])
-        packed = tiled.fetch(number)
+        packed = tiled.fetch(number) if target.ready is None else target.ready[tiled.file_of(number), number]
         if packed is not None:
             tiled.decode(number, packed, flat)
             for t, t_in in date[1]:
