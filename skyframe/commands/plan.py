@@ -118,7 +118,8 @@ def _cluster(
             f"{did_you_mean(gpu, GPUS)}; give one of them or a number"
         ) from None
     usual = kind or GPUS["a100"]
-    intra, inter = intra_gbps or usual.intra_gbps, inter_gbps or usual.inter_gbps
+    intra = usual.intra_gbps if intra_gbps is None else intra_gbps
+    inter = usual.inter_gbps if inter_gbps is None else inter_gbps
     share = MFU if mfu is None else mfu
     for option, value, least in (
         ("--gpus", gpus, 1), ("--gpus-per-node", gpus_per_node, 1), ("--gpu-memory", gpu_memory, 2.5),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from skyframe.config.skysense import SkySenseRecipe
 from skyframe.spec import InputError
 from skyframe.train.estimate.memory import STAGES, Memory, Part, Stage, memory_of, parts_of
-from skyframe.train.estimate.model import loss_of, system_on_meta
+from skyframe.train.estimate.model import loss_of, system_on_meta, windows_on_meta
 from skyframe.train.estimate.network import (
     Network,
     Traffic,
@@ -156,7 +156,7 @@ def rehearsed(recipe: SkySenseRecipe, cluster: Cluster) -> tuple[list[Part], Loo
     def look(micro_steps: int) -> tuple[Rehearsal, dict[Stage, Estimate]]:
         if micro_steps not in seen:
             size, n = per_gpu // micro_steps, cluster.num_gpus
-            step = rehearse(system, lambda: loss_of(recipe, system, size), in_bf16(recipe), n)
+            step = rehearse(system, lambda: loss_of(recipe, system, windows_on_meta(recipe, size)), in_bf16(recipe), n)
             seen[micro_steps] = (
                 step,
                 {s: estimate(recipe, parts, step, s, size, micro_steps, cluster, n) for s in STAGES},

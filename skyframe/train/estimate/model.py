@@ -47,9 +47,8 @@ def windows_on_meta(recipe: SkySenseRecipe, size: int) -> Batch:
         return Batch(series, torch.empty((size, 2), dtype=torch.float64), whole, whole.clone(), whole.clone())
 
 
-def loss_of(recipe: SkySenseRecipe, system: SkySense, size: int) -> Tensor:
+def loss_of(recipe: SkySenseRecipe, system: SkySense, windows: Batch) -> Tensor:
     """The weighted sum of a micro-step from stored windows on, as in training."""
-    windows = windows_on_meta(recipe, size)
     modalities = select_modalities(recipe.data)
     views = make_views(windows, recipe.views, recipe.data.window_px, recipe.seed)
     changed = tuple(
@@ -64,9 +63,9 @@ def tokens_of(recipe: SkySenseRecipe, system: SkySense) -> tuple[int, int]:
     """Tokens of a sample in one pass, student and teacher together, all dates there.
 
     Returns:
-        Patches that enter the spatial encoders, and tokens that enter the fusion.
+        Patches that enter the spatial encoders, and tokens that enter the fusion, its extra token included.
     """
-    views, dates, patches, local = recipe.views, 1, 0, 0
+    views, dates, patches, local = recipe.views, 1, 0, 0  # the extra token stands for a date
     for name, m in layouts_for(system.student.modalities, recipe.data.frames, views.crop_px).items():
         rows, columns = system.student.encoders[name].encoder.patch.grid(m.side_px, m.side_px)
         patches, dates = patches + m.num_dates * rows * columns, dates + m.num_dates

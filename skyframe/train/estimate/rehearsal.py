@@ -159,6 +159,31 @@ class CudaForm(TorchFunctionMode):
             return _efficient(*args, **kwargs)
         return func(*args, **kwargs)
 
+    @contextmanager
+    def where_recomputed(self, system: nn.Module) -> Iterator[None]:
+        """Take effect inside modules that run during a backward pass, in which torch leaves every such mode out."""
+        depth = 0
+
+        def enter(*_: Any) -> None:
+            nonlocal depth
+            if depth == 0:
+                self.__enter__()
+            depth += 1
+
+        def leave(*_: Any) -> None:
+            nonlocal depth
+            depth -= 1
+            if depth == 0:
+                self.__exit__(None, None, None)
+
+        handles = [m.register_forward_pre_hook(enter) for m in system.modules()]
+        handles += [m.register_forward_hook(leave, always_call=True) for m in system.modules()]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
     def _lowered(self, x: Tensor) -> Tensor:
         if x.dtype != torch.float32:
             return x
@@ -259,7 +284,7 @@ def rehearse(system: nn.Module, loss: Callable[[], Tensor], bf16: bool, num_rank
             total = loss()
         copies = sum(copy.nbytes for _, copy in form.copies.values())
         forward, saved = ledger.flops, ledger.held - copies
-        with form:
+        with form.where_recomputed(system):
             total.backward()  # type: ignore[no-untyped-call]
         del total
         form.copies.clear()

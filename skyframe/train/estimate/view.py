@@ -110,6 +110,7 @@ def _memory(plan: Plan) -> Table:
     names = [f.name for f in dataclasses.fields(Memory)]
     heads = [short.get(name, name) for name in names]
     table = _table(f"memory per GPU, GiB, of {usable(plan.cluster.gpu_bytes) / 2**30:.1f}", "", *heads, "total", "fits")
+    table.padding = 0  # ten columns in a terminal of 80
     for stage, e in plan.estimates.items():
         sizes = [*(getattr(e.memory, name) for name in names), e.memory.total]
         fits = "yes" if e.memory.fits(plan.cluster.gpu_bytes) else "no"
@@ -131,7 +132,7 @@ def _traffic(plan: Plan) -> Table:
 def _time(plan: Plan) -> Table:
     c, steps = plan.cluster, plan.recipe.train.max_steps
     title = f"time at {c.mfu:.0%} of {c.peak_flops / 1e12:g} TFLOP/s, {steps:,} steps"
-    table = _table(title, "", "compute, s", "waits, s", "step, s", "samples/s", "efficiency", "GPU-hours")
+    table = _table(title, "", "compute, s", "waits, s", "step, s", "samples/s", "busy", "GPU-hours")
     for stage, e in plan.estimates.items():
         table.add_row(
             name_of(stage), f"{e.compute_s:.3g}", f"{e.exposed_s:.3g}", f"{e.step_s:.3g}",
