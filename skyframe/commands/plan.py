@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,13 +77,12 @@ def _tell_cost(
     console: Console, recipe: SkySenseRecipe, cluster: Cluster, global_batch: int | None, out: Path | None
 ) -> None:
     from skyframe.config.batch_rule import at_batch
-    from skyframe.train.estimate.cost import plan_training
+    from skyframe.train.estimate.cost import plan_training, with_batch
     from skyframe.train.estimate.view import as_values, closing_line, describe_training
 
     rule = None if global_batch is None else at_batch(recipe, global_batch)
     if rule is not None:
-        train = dataclasses.replace(recipe.train, global_batch=rule.global_batch, max_steps=rule.max_steps)
-        recipe = dataclasses.replace(recipe, train=train)
+        recipe = with_batch(recipe, rule.global_batch, rule.max_steps)
     with console.status("counting a step"):
         made = plan_training(recipe, cluster)
         tables = describe_training(made, rule)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from skyframe.train.estimate.network import (
     strategy_traffic,
     system_traffic,
 )
-from skyframe.train.estimate.rehearsal import Rehearsal, rehearse
+from skyframe.train.estimate.rehearsal import Rehearsal, Sent, rehearse
 
 SCALES = (8, 32, 128)
 """Numbers of GPUs whose scaling efficiency is told."""
@@ -124,10 +125,26 @@ def plan_training(recipe: SkySenseRecipe, cluster: Cluster) -> Plan:
     chosen = first_fit(splits, look, cluster.gpu_bytes)
     step, estimates = look(chosen.micro_steps if chosen else splits[-1])
     shown = chosen or estimates[3]
-    scaling = {
-        n: estimate(recipe, parts, step, shown.stage, shown.micro_batch, shown.micro_steps, cluster, n) for n in SCALES
-    }
+    scaling = {n: _at_scale(recipe, parts, step, shown, cluster, n) for n in SCALES}
     return Plan(recipe, cluster, parts, step, estimates, chosen, scaling)
+
+
+def _at_scale(
+    recipe: SkySenseRecipe, parts: list[Part], step: Rehearsal, shown: Estimate, cluster: Cluster, num_gpus: int
+) -> Estimate:
+    """The same strategy and batch per GPU on another number of GPUs; rows that the losses gather grow with it."""
+    grown = tuple(Sent(s.kind, s.bytes * num_gpus // cluster.num_gpus) for s in step.sent)
+    wider = with_batch(recipe, shown.micro_batch * shown.micro_steps * num_gpus)
+    again = dataclasses.replace(step, sent=grown)
+    return estimate(wider, parts, again, shown.stage, shown.micro_batch, shown.micro_steps, cluster, num_gpus)
+
+
+def with_batch(recipe: SkySenseRecipe, global_batch: int, max_steps: int | None = None) -> SkySenseRecipe:
+    """The recipe with another global batch and, where given, number of steps; nothing else follows it."""
+    steps = recipe.train.max_steps if max_steps is None else max_steps
+    return dataclasses.replace(
+        recipe, train=dataclasses.replace(recipe.train, global_batch=global_batch, max_steps=steps)
+    )
 
 
 def batch_per_gpu(recipe: SkySenseRecipe, num_gpus: int) -> int:

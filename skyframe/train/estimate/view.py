@@ -90,13 +90,13 @@ def _step(plan: Plan) -> Table:
     step, e, train = plan.step, plan.shown, plan.recipe.train
     patches, fused = tokens_of(plan.recipe, system_on_meta(plan.recipe))
     per_pass = step.forward_flops + step.backward_flops
-    batch = train.global_batch
+    batch, gpus = train.global_batch, plan.cluster.num_gpus
     rows = [
-        ("samples", f"{batch:,} on {plan.cluster.num_gpus:,} GPUs: {e.micro_batch} a pass, {e.micro_steps} passes"),
+        ("samples", f"{batch:,}: {gpus:,} GPUs x {e.micro_batch} a pass x {e.micro_steps} micro-steps"),
         ("tokens, student and teacher", f"{patches * batch:,} patches, {fused * batch:,} in the fusion"),
         ("operations of a pass and GPU", f"{step.forward_flops / 1e12:,.3g} TFLOP forward, "
                                          f"{step.backward_flops / 1e12:,.3g} backward"),
-        ("operations of the step", f"{per_pass * e.micro_steps * plan.cluster.num_gpus / 1e12:,.4g} TFLOP"),
+        ("operations of the step", f"{per_pass * e.micro_steps * gpus / 1e12:,.4g} TFLOP"),
         ("operations of a sample", f"{per_pass / e.micro_batch / 1e12:,.3g} TFLOP"),
         ("kept for the backward pass", f"{gib(step.saved_bytes)} per GPU; at most {gib(step.peak_bytes)} at a time"),
     ]  # fmt: skip
@@ -121,6 +121,7 @@ def _memory(plan: Plan) -> Table:
 def _traffic(plan: Plan) -> Table:
     n, network = plan.cluster.num_gpus, plan.cluster.network
     table = _table("traffic of a step", "", "collectives", "sent per GPU, MiB", "alone, ms", "hides behind")
+    table.columns[1].justify = "left"
     rows = [(name_of(s), t) for s, e in plan.estimates.items() for t in e.traffic if t.what not in OWN]
     for name, t in [*rows, *(("all", t) for t in plan.shown.traffic if t.what in OWN)]:
         whole = Sent(t.kind, t.bytes)
