@@ -20,7 +20,7 @@ def test_a_recipe_without_cubes_is_told_its_cost(tmp_path):
     assert done.exit_code == 0, done.output
     first, *_, last, wrote = done.output.strip().splitlines()
     assert first.startswith("what it would read is left out: data.cubes: nothing at 'nowhere/*'")
-    assert last.startswith("take DDP with 24 samples per GPU and pass, train.micro_steps=1:") and "60 steps" in last
+    assert last.startswith("take DDP with a micro batch of 24 per GPU, train.micro_steps=1:") and "60 steps" in last
     assert "a global batch of 96 calls for" in done.output and wrote == f"wrote {tmp_path / 'plan.json'}"
     saved = json.loads((tmp_path / "plan.json").read_text())
     assert (saved["recipe"], saved["gpus"], saved["cluster"]["peak_flops"]) == ("skysense_demo", 4, 67e12)

@@ -249,8 +249,8 @@ def out_of_memory(recipe: SkySenseRecipe, stage: Stage, cluster: Cluster) -> str
             break
     advice.append("recomputed activations, smaller views or more GPUs")
     return (
-        f"{recipe.name}: out of GPU memory at the start; {name_of(stage)} with {had.micro_batch} samples per GPU and "
-        f"pass needs about {gib(had.memory.total)} ({gib(had.memory.activations)} of it activations) of "
+        f"{recipe.name}: out of GPU memory at the start; {name_of(stage)} with a micro batch of {had.micro_batch} per "
+        f"GPU needs about {gib(had.memory.total)} ({gib(had.memory.activations)} of it activations) of "
         f"{gib(size)}; use {', or '.join(advice)}"
     )
 

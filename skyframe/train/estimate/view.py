@@ -27,7 +27,7 @@ def describe_training(plan: Plan, rule: BatchRule | None = None) -> list[Table]:
 def closing_line(plan: Plan) -> str:
     """What to take, in one sentence."""
     e, n = plan.shown, plan.cluster.num_gpus
-    batch = f"{e.micro_batch} samples per GPU and pass, train.micro_steps={e.micro_steps}"
+    batch = f"a micro batch of {e.micro_batch} per GPU, train.micro_steps={e.micro_steps}"
     if plan.chosen is None:
         return (
             f"nothing fits: {name_of(e.stage)} with {batch} needs {gib(e.memory.total)}, and "

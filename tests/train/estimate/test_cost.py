@@ -87,7 +87,7 @@ def test_the_paper_recipe_takes_zero_1_on_80_gpus():
     efficiencies = [plan.scaling[n].efficiency for n in (8, 32, 128)]
     assert 0.9 < efficiencies[2] < efficiencies[1] < efficiencies[0] < 1
     assert closing_line(plan).startswith(
-        "take ZeRO-1 with 3 samples per GPU and pass, train.micro_steps=1: 51.8 GiB of"
+        "take ZeRO-1 with a micro batch of 3 per GPU, train.micro_steps=1: 51.8 GiB of"
     )
 
 
@@ -95,7 +95,7 @@ def test_a_plan_in_which_nothing_fits_says_so():
     plan = plan_training(tiny("train.global_batch=2"), cluster(2, gib=2.05))
     assert plan.chosen is None
     assert closing_line(plan).startswith(
-        "nothing fits: ZeRO-3 with 1 samples per GPU and pass, train.micro_steps=1 needs"
+        "nothing fits: ZeRO-3 with a micro batch of 1 per GPU, train.micro_steps=1 needs"
     )
     assert as_values(plan)["chosen"] is None
     assert [t.row_count for t in describe_training(plan)][2:] == [5, pytest.approx(13, abs=3), 5, 3]
@@ -106,7 +106,7 @@ def test_out_of_memory_tells_the_estimate_and_what_to_change():
     need = plan_training(recipe, cluster(1)).estimates["ddp"].memory
     sentence = out_of_memory(recipe, "ddp", cluster(1, gib=2 + (need.total - 0.2 * need.activations) / GIB / 0.95))
     assert sentence.startswith(
-        "skysense_demo: out of GPU memory at the start; DDP with 8 samples per GPU and pass needs"
+        "skysense_demo: out of GPU memory at the start; DDP with a micro batch of 8 per GPU needs"
     )
     assert f"{need.total / GIB:.1f} GiB ({need.activations / GIB:.1f} GiB of it activations)" in sentence
     assert "use train.micro_steps=2 (" in sentence and "recomputed activations" in sentence

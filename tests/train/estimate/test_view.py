@@ -29,7 +29,7 @@ def test_tables_fit_a_terminal_and_give_units():
         "step, s", "GPU-hours", "a global batch of 192 calls for", "0.0006", "0.8145",
     ):  # fmt: skip
         assert words in text, words
-    assert closing_line(plan).startswith("take DDP with 12 samples per GPU and pass, train.micro_steps=1:")
+    assert closing_line(plan).startswith("take DDP with a micro batch of 12 per GPU, train.micro_steps=1:")
 
 
 def test_values_for_a_file_are_plain():
