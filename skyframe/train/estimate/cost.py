@@ -133,10 +133,15 @@ def _at_scale(
     recipe: SkySenseRecipe, parts: list[Part], step: Rehearsal, shown: Estimate, cluster: Cluster, num_gpus: int
 ) -> Estimate:
     """The same strategy and batch per GPU on another number of GPUs; rows that the losses gather grow with it."""
-    grown = tuple(Sent(s.kind, s.bytes * num_gpus // cluster.num_gpus) for s in step.sent)
+    grown = tuple(Sent(s.kind, s.bytes * num_gpus // _rehearsed_ranks(cluster.num_gpus)) for s in step.sent)
     wider = with_batch(recipe, shown.micro_batch * shown.micro_steps * num_gpus)
     again = dataclasses.replace(step, sent=grown)
     return estimate(wider, parts, again, shown.stage, shown.micro_batch, shown.micro_steps, cluster, num_gpus)
+
+
+def _rehearsed_ranks(num_gpus: int) -> int:
+    """At least two, so that a plan for one GPU knows what more of them would send."""
+    return max(2, num_gpus)
 
 
 def with_batch(recipe: SkySenseRecipe, global_batch: int, max_steps: int | None = None) -> SkySenseRecipe:
@@ -173,7 +178,12 @@ def rehearsed(recipe: SkySenseRecipe, cluster: Cluster) -> tuple[list[Part], Loo
     def look(micro_steps: int) -> tuple[Rehearsal, dict[Stage, Estimate]]:
         if micro_steps not in seen:
             size, n = per_gpu // micro_steps, cluster.num_gpus
-            step = rehearse(system, lambda: loss_of(recipe, system, windows_on_meta(recipe, size)), in_bf16(recipe), n)
+            step = rehearse(
+                system,
+                lambda: loss_of(recipe, system, windows_on_meta(recipe, size)),  # the windows are on the device too
+                in_bf16(recipe),
+                _rehearsed_ranks(n),
+            )
             seen[micro_steps] = (
                 step,
                 {s: estimate(recipe, parts, step, s, size, micro_steps, cluster, n) for s in STAGES},

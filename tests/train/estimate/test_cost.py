@@ -91,6 +91,14 @@ def test_the_paper_recipe_takes_zero_1_on_80_gpus():
     )
 
 
+def test_a_plan_for_one_gpu_sends_nothing_and_knows_what_more_would():
+    plan = plan_training(tiny("train.global_batch=2"), cluster(1))
+    assert plan.chosen.stage == "ddp" and plan.chosen.traffic == [] and plan.chosen.efficiency == 1
+    assert plan.scaling[8].efficiency < 1
+    losses = {n: sum(t.bytes for t in e.traffic if t.what == "losses") for n, e in plan.scaling.items()}
+    assert losses[32] == pytest.approx(4 * losses[8], rel=0.01) and losses[8] > 0
+
+
 def test_a_plan_in_which_nothing_fits_says_so():
     plan = plan_training(tiny("train.global_batch=2"), cluster(2, gib=2.05))
     assert plan.chosen is None
