@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from skyframe.commands import OVERRIDES
 from skyframe.spec import InputError, did_you_mean
@@ -56,9 +57,7 @@ def plan(
 
     loaded, console = load_recipe(recipe, overrides), Console()
     if gpus is None:
-        for option, value in (("--global-batch", global_batch), ("--json", out), ("--mfu", mfu)):
-            if value is not None:
-                raise InputError(f"plan {loaded.name}: {option} is about the cost of training; give --gpus with it")
+        _refuse_options_of_cost(loaded.name)
         console.print(*describe_plan(loaded))
         return
     cluster = _cluster(loaded, gpus, gpu, gpu_memory, gpus_per_node, intra_gbps, inter_gbps, mfu)
@@ -71,6 +70,15 @@ def plan(
     except InputError as error:
         console.print(f"what it would read is left out: {error}", markup=False, soft_wrap=True)
     _tell_cost(console, loaded, cluster, global_batch, out)
+
+
+def _refuse_options_of_cost(name: str) -> None:
+    """Options that would decide nothing without --gpus."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+        if isinstance(parameter, click.Option) and given:
+            raise InputError(f"plan {name}: {parameter.opts[0]} is about the cost of training; give --gpus with it")
 
 
 def _tell_cost(

@@ -35,6 +35,8 @@ def test_without_gpus_the_cubes_are_needed_as_before():
     ("words", "sentence"),
     [
         (("--global-batch", "96"), "--global-batch is about the cost of training; give --gpus"),
+        (("--gpu-memory", "80"), "--gpu-memory is about the cost of training; give --gpus"),
+        (("--json", "x.json"), "--json is about the cost of training; give --gpus"),
         (("--gpus", "0"), r"--gpus 0, expected 1 or more"),
         (("--gpus", "2", "--gpu", "a10O"), r"--gpu 'a10O' is not one of a100, h100, h200.*did you mean 'a100'"),
         (("--gpus", "2", "--gpu", "-3"), r"--gpu -3, expected 0.001 or more"),
