@@ -13,9 +13,9 @@ from typing import Any, NoReturn, cast
 import click
 
 from skyframe import __version__
+from skyframe.commands import OVERRIDES
+from skyframe.commands.plan import plan
 from skyframe.spec import InputError
-
-OVERRIDES = click.argument("overrides", nargs=-1, metavar="[key=value ...]")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -206,17 +206,7 @@ def catalogue(
         click.echo(f"listed twice (same rectangle, same dates): {', '.join(group)}")
 
 
-@cli.command()
-@click.argument("recipe")
-@OVERRIDES
-def plan(recipe: str, overrides: tuple[str, ...]) -> None:
-    """Say what a recipe would read: windows, shards, steps per epoch, samples by source, the first windows."""
-    from rich.console import Console
-
-    from skyframe.config import load_recipe
-    from skyframe.data.plan_view import describe_plan
-
-    Console().print(*describe_plan(load_recipe(recipe, overrides)))
+cli.add_command(plan)
 
 
 @cli.command()

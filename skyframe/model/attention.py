@@ -228,8 +228,11 @@ def init_weights(module: nn.Module, seed: int) -> None:
 
 
 def precise(x: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """An fp32 island: autocast off on the tensor's device (the meta device has none)."""
-    return contextlib.nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+    """An fp32 island: autocast off on the tensor's device.
+
+    The meta device has no autocast; what counts a step there follows the CPU's switch.
+    """
+    return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)
 
 
 def wide(x: Tensor) -> Tensor:

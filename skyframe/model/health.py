@@ -21,10 +21,9 @@ def effective_rank(features: Tensor) -> Tensor:
     rows = features.float() - features.float().mean(0)
     share = torch.linalg.eigvalsh(rows.T @ rows / max(1, len(rows))).clamp_min(0)
     total = share.sum()
-    if total <= 1e-12:
-        return torch.ones((), device=features.device)
-    share = share / total
-    return torch.exp(-(share * share.clamp_min(1e-30).log()).sum())
+    share = share / total.clamp_min(1e-12)
+    rank = torch.exp(-(share * share.clamp_min(1e-30).log()).sum())
+    return torch.where(total > 1e-12, rank, 1.0)
 
 
 @torch.no_grad()

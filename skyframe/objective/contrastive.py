@@ -71,7 +71,8 @@ def info_nce(student: Tensor, teacher: Tensor, sample: Tensor, temp: float) -> T
     with fp32_island(student):
         rows, keys = F.normalize(student.float(), dim=-1), F.normalize(teacher.detach().float(), dim=-1)
         num = len(rows)
-        most = int(dist.all_max(torch.tensor(num, device=rows.device)))
+        longest = dist.all_max(torch.tensor(num, device=rows.device))
+        most = num if longest.is_meta else int(longest)  # a count without values has as many rows on every rank
         everywhere = dist.gather_rows(F.pad(keys, (0, 0, 0, most - num)))
         owner = dist.gather_rows(F.pad(sample, (0, most - num), value=-1))
         own = torch.arange(num, device=rows.device) + dist.rank() * most

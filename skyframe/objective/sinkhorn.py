@@ -16,8 +16,11 @@ from skyframe import dist
 
 
 def fp32_island(values: Tensor) -> AbstractContextManager[None]:
-    """A context with autocast off on the device of `values`; what enters it still needs `.float()`."""
-    return torch.autocast(values.device.type, enabled=False)
+    """A context with autocast off on the device of `values`; what enters it still needs `.float()`.
+
+    The meta device has no autocast; what counts a step there follows the CPU's switch.
+    """
+    return torch.autocast("cpu" if values.is_meta else values.device.type, enabled=False)
 
 
 @torch.no_grad()
