@@ -55,17 +55,16 @@ class ShardReader:
     def wanted(self, record: ArrayRecord, firsts: NDArray[np.integer], box: Box) -> list[Wanted]:
         """Shards that `read` would open and the chunks that it would decode, by arithmetic."""
         layout = record.layout
-        place = layout.chunk_of(box)
-        if place is not None and layout.shard_grid[0] == 1 and layout.chunk[0] == 1:  # the usual case in short
-            shard, row = layout.locate((0, *place))
-            return [(record, shard, row + firsts * layout.row_strides[0])] if shard in record.shards else []
-        by_shard: dict[tuple[int, ...], list[int]] = {}
-        numbers = np.unique(firsts // layout.chunk[0]).tolist()
+        numbers = firsts if layout.chunk[0] == 1 else np.unique(firsts // layout.chunk[0])
+        files, inner = np.divmod(numbers, layout.chunks_per_shard[0])
+        found: list[Wanted] = []
         for place, _, _ in _tiles(layout, box):
-            for number in numbers:
-                shard, row = layout.locate((number, *place))
-                by_shard.setdefault(shard, []).append(row)
-        return [(record, shard, np.array(rows)) for shard, rows in by_shard.items() if shard in record.shards]
+            (_, *where), base = layout.locate((0, *place))
+            for file in range(layout.shard_grid[0]):
+                rows = base + (inner if layout.shard_grid[0] == 1 else inner[files == file]) * layout.row_strides[0]
+                if len(rows) and (file, *where) in record.shards:
+                    found.append((record, (file, *where), rows))
+        return found
 
     def is_open(self, wanted: Sequence[Wanted]) -> bool:
         """Whether none of these shards would have to be opened."""

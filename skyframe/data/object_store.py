@@ -8,12 +8,13 @@ address (a token, a signature) goes with every request and into no message.
 from __future__ import annotations
 
 import asyncio
+import threading
+import weakref
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
-from weakref import WeakValueDictionary
 
 from skyframe.data.store import Buffer, Span
 from skyframe.data.transport import Address, Client, Part
@@ -21,6 +22,11 @@ from skyframe.spec import InputError
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore
+
+
+LOOK_BACK = 2
+"""Parts that begin before a span and may hold it: what samples ask for overlaps, and a span that is not found is only
+asked for twice."""
 
 
 class ObjectBlob:
@@ -32,7 +38,10 @@ class ObjectBlob:
         self._client, self._where = client, where
         self._known = client.read(where, max(tail, 1))
         self.size = self._known.size
-        self._under_way: WeakValueDictionary[int, Part] = WeakValueDictionary()  # by first byte
+        self._lock = threading.Lock()
+        self._starts: list[int] = []  # first bytes of what is under way, in order, and the parts
+        self._under_way: list[weakref.ref[Part]] = []
+        self._clear_at = 64
 
     def fetch(self, spans: Sequence[Span]) -> list[Buffer]:
         """See `Blob`: what `ahead` began is waited for, all else is asked for at once, neighbours together."""
@@ -50,25 +59,26 @@ class ObjectBlob:
 
     def _covering(self, spans: Sequence[Span]) -> list[Part | None]:
         """The part that is under way and holds each span, None where there is none."""
-        starts: list[int] = []
-        reaching: list[Part] = []  # of the parts that start by there, the one that ends last
-        for start, part in sorted(self._under_way.items()):
-            starts.append(start)
-            reaching.append(part if not reaching or part.stop > reaching[-1].stop else reaching[-1])
         found: list[Part | None] = []
-        for start, length in spans:
-            at = bisect_right(starts, start) - 1
-            covers = at >= 0 and reaching[at].stop >= min(start + length, self.size)
-            found.append(reaching[at] if covers else None)
+        with self._lock:
+            for start, length in spans:
+                stop, last = min(start + length, self.size), bisect_right(self._starts, start)
+                near = (self._under_way[at]() for at in range(last - 1, max(-1, last - 1 - LOOK_BACK), -1))
+                found.append(next((part for part in near if part is not None and part.stop >= stop), None))
         return found
 
     def _begin(self, spans: Sequence[Span]) -> dict[int, Part]:
         """Ask for spans; the part that holds each, by the span's first byte."""
         begun = self._client.submit(self._where, self._known, spans)
-        for part in begun:  # of two that begin alike the longer one serves both
-            there = self._under_way.get(part.start)
-            if there is None or there.stop < part.stop:
-                self._under_way[part.start] = part
+        with self._lock:
+            for part in begun:
+                at = bisect_right(self._starts, part.start)
+                self._starts.insert(at, part.start)
+                self._under_way.insert(at, weakref.ref(part))
+            if len(self._starts) > self._clear_at:
+                alive = [(start, ref) for start, ref in zip(self._starts, self._under_way, strict=True) if ref()]
+                self._starts, self._under_way = [start for start, _ in alive], [ref for _, ref in alive]
+                self._clear_at = max(64, 2 * len(alive))
         return _by_span(begun, spans)
 
     def again(self, span: Span) -> Buffer:

@@ -4,8 +4,6 @@ import datetime
 import gc
 import ipaddress
 import random
-import threading
-import time
 
 import pytest
 from cryptography import x509
@@ -116,21 +114,16 @@ def test_no_server_any_more(root):
 
 
 def test_the_thread_ends_with_its_client(server):
-    def running():
-        return sum(thread.name == "skyframe-ranges" for thread in threading.enumerate())
-
-    before = running()
     client = Client()
     known = client.read(at(server), tail=1)
     (part,) = client.submit(at(server), known, [(0, 10)])
     part.cut((0, 10))
-    assert running() == before + 1
+    thread = client.live.ranges._thread
+    assert thread.is_alive()
     del client, part
     gc.collect()
-    until = time.monotonic() + 5
-    while running() > before and time.monotonic() < until:
-        time.sleep(0.01)
-    assert running() == before
+    thread.join(5)
+    assert not thread.is_alive()
 
 
 def self_signed(folder):
