@@ -24,7 +24,7 @@ from skyframe.data.transport import Part
 Read = tuple[ArrayRecord, NDArray[np.integer], Box]
 """Arguments of one `Reader.read`."""
 
-AHEAD_SAMPLES = 32
+AHEAD_SAMPLES = 96
 AHEAD_BYTES = 256 * 1024 * 1024
 
 

@@ -24,11 +24,6 @@ if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore
 
 
-LOOK_BACK = 2
-"""Parts that begin before a span and may hold it: what samples ask for overlaps, and a span that is not found is only
-asked for twice."""
-
-
 class ObjectBlob:
     """One object. Opening it takes one request, which brings its end (where a shard keeps its index) along."""
 
@@ -59,12 +54,17 @@ class ObjectBlob:
 
     def _covering(self, spans: Sequence[Span]) -> list[Part | None]:
         """The part that is under way and holds each span, None where there is none."""
-        found: list[Part | None] = []
         with self._lock:
-            for start, length in spans:
-                stop, last = min(start + length, self.size), bisect_right(self._starts, start)
-                near = (self._under_way[at]() for at in range(last - 1, max(-1, last - 1 - LOOK_BACK), -1))
-                found.append(next((part for part in near if part is not None and part.stop >= stop), None))
+            alive = [part for ref in self._under_way if (part := ref()) is not None]
+        reaching: list[Part] = []  # of the parts up to there, the one that ends last
+        for part in alive:
+            reaching.append(part if not reaching or part.stop > reaching[-1].stop else reaching[-1])
+        starts = [part.start for part in alive]
+        found: list[Part | None] = []
+        for start, length in spans:
+            at = bisect_right(starts, start) - 1
+            covered = at >= 0 and reaching[at].stop >= min(start + length, self.size)
+            found.append(reaching[at] if covered else None)
         return found
 
     def _begin(self, spans: Sequence[Span]) -> dict[int, Part]:

@@ -21,14 +21,24 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 Place = tuple[str, str]
 """Scheme and host with port."""
 
 Connect = Callable[[Place], socket.socket]
 
-HEAD_BYTES = 64 * 1024
+HEAD_BYTES = 8 * 1024
+"""Longest head of an answer that is understood here."""
+
+MOST_AWAITED = 2**20
+"""Bytes that are waited for before a socket counts as readable: at every waking this thread and the one that decodes
+take Python's lock from each other."""
+
+PAUSE_S = 0.001
+"""Between wakings, for the same reason: what came meanwhile is taken together."""
+
+STALLED_S = 0.1
+"""After so long without a byte a socket is readable as soon as there is one: an error's answer is short."""
 
 
 class Job:
@@ -59,9 +69,19 @@ class Job:
         self._done.acquire()
 
     def finish(self, body: Any) -> None:
-        """Called once, by the thread that fetches."""
+        """Called once, by the thread that fetches, which may keep the job for a while, but not its client."""
         self._body = body
+        del self.otherwise
         self._done.release()
+
+    def leave(self) -> None:
+        """Take the patient way; where even that cannot begin (the process is ending), `result` says why."""
+        try:
+            later = self.otherwise()
+        except RuntimeError as error:
+            later = Future()
+            later.set_exception(error)
+        self.finish(later)
 
     def result(self) -> Any:
         """The bytes, as an array or as `bytes`; raises what the patient way raised."""
@@ -73,15 +93,22 @@ class Job:
 class _Wire:
     """A connection and what it is receiving."""
 
-    __slots__ = ("body", "deadline", "got", "head", "job", "socket")
+    __slots__ = ("answer", "awaited", "got", "head", "job", "since", "socket")
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
         self.job: Job | None = None
-        self.head = b""
-        self.body: NDArray[np.uint8] | None = None
-        self.got = 0
-        self.deadline = 0.0
+        self.answer = np.empty(0, np.uint8)  # head and body as they come
+        self.got = self.head = 0  # bytes of the answer that are here, and of its head once that is known
+        self.awaited = 1
+        self.since = 0.0  # when the last byte came
+
+    def await_bytes(self, count: int) -> None:
+        """Be readable when so many bytes are there (an encrypted connection always is, as its records are short)."""
+        count = min(count, MOST_AWAITED)
+        if count != self.awaited and not isinstance(self.socket, ssl.SSLSocket):
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+            self.awaited = count
 
 
 class RangeLoop:
@@ -133,7 +160,7 @@ class RangeLoop:
 
     def _run(self) -> None:
         while not self._stopped:
-            for key, _ in self._selector.select(self.timeout_s / 4 if self._busy else None):
+            for key, _ in self._selector.select(STALLED_S if self._busy else None):
                 if key.data is None:
                     os.read(self._woken, 4096)
                 else:
@@ -148,8 +175,12 @@ class RangeLoop:
             for place in [place for place, jobs in self._waiting.items() if jobs]:
                 self._start(place)
             now = time.monotonic()
-            for wire in [wire for wire in self._busy if wire.deadline < now]:
-                self._give_up(wire)
+            for wire in [wire for wire in self._busy if now - wire.since > STALLED_S]:
+                if now - wire.since > self.timeout_s:
+                    self._give_up(wire)
+                else:
+                    wire.await_bytes(1)
+            time.sleep(PAUSE_S)
         for key in list(self._selector.get_map().values()):
             if key.data is not None:
                 key.data.socket.close()
@@ -185,13 +216,14 @@ class RangeLoop:
         self._count[place] -= 1
         if not self._count[place]:  # not one connection: the patient way says why
             for job in self._waiting.pop(place, ()):
-                job.finish(job.otherwise())
+                job.leave()
 
     def _send(self, wire: _Wire, job: Job) -> None:
-        wire.job, wire.head, wire.body, wire.got = job, b"", None, 0
-        wire.deadline = time.monotonic() + self.timeout_s
+        wire.job, wire.got, wire.head, wire.since = job, 0, 0, time.monotonic()
+        wire.answer = np.empty(HEAD_BYTES + job.size, np.uint8)
         self._busy.add(wire)
         try:
+            wire.await_bytes(job.size)
             if wire.socket.send(job.request) != len(job.request):
                 self._give_up(wire)
         except OSError:  # closed by the server while it was idle, or no room for a few hundred bytes
@@ -204,61 +236,56 @@ class RangeLoop:
             self._drop(wire, None)
             return
         try:
-            if wire.body is None and not self._receive_head(wire, job):
-                return
-            body = wire.body
-            assert body is not None
-            while wire.got < job.size:
-                count = wire.socket.recv_into(body[wire.got :])  # type: ignore[arg-type]
-                if not count:
+            while not wire.head or wire.got < wire.head + job.size:
+                count = wire.socket.recv_into(wire.answer[wire.got :])  # type: ignore[arg-type]
+                wire.got += count
+                wire.since = time.monotonic()
+                if not count or not (wire.head or self._understand(wire, job)):
                     self._give_up(wire)
                     return
-                wire.got += count
+                if wire.got < wire.head + job.size:
+                    wire.await_bytes(wire.head + job.size - wire.got)
         except (BlockingIOError, ssl.SSLWantReadError):
-            wire.deadline = time.monotonic() + self.timeout_s
             return
         except OSError:
             self._give_up(wire)
             return
+        body = wire.answer[wire.head : wire.got]
         self._busy.discard(wire)
-        wire.job, wire.body = None, None
+        wire.job, wire.answer = None, np.empty(0, np.uint8)
         waiting = self._waiting.get(job.place)
         if waiting:
             self._send(wire, waiting.popleft())
         else:
+            wire.await_bytes(1)
             self._idle[job.place].append(wire)
         job.finish(body)
 
-    def _receive_head(self, wire: _Wire, job: Job) -> bool:
-        """Read up to the first bytes of the body; False where it is not all there, or not what was expected."""
-        end = b""
-        while not end:  # until there is no more: TLS may hold a piece that no selector tells of
-            came = wire.socket.recv(HEAD_BYTES)
-            wire.head += came
-            head, end, rest = wire.head.partition(b"\r\n\r\n")
-            if not came or len(head) > HEAD_BYTES:
-                break
+    def _understand(self, wire: _Wire, job: Job) -> bool:
+        """Find the end of the head; False where the answer is not what was expected."""
+        head, end, _ = wire.answer[: min(wire.got, HEAD_BYTES)].tobytes().partition(b"\r\n\r\n")
+        if not end:
+            return wire.got < HEAD_BYTES  # more of it may come
         status, *lines = head.split(b"\r\n")
         headers = {}
         for line in lines:
             name, _, value = line.partition(b":")
             headers[name.strip().lower()] = value.strip()
-        as_expected = all(headers.get(name) == value for name, value in job.expected.items())
-        usable = status.startswith(b"HTTP/1.1 206") and b"transfer-encoding" not in headers and len(rest) <= job.size
-        if not end or not as_expected or not usable or headers.get(b"connection", b"").lower() == b"close":
-            self._give_up(wire)
-            return False
-        wire.body = np.empty(job.size, np.uint8)
-        wire.body[: len(rest)] = np.frombuffer(rest, np.uint8)
-        wire.got = len(rest)
-        return True
+        wire.head = len(head) + len(end)
+        return (
+            status.startswith(b"HTTP/1.1 206")
+            and all(headers.get(name) == value for name, value in job.expected.items())
+            and b"transfer-encoding" not in headers
+            and headers.get(b"connection", b"").lower() != b"close"
+            and wire.got <= wire.head + job.size
+        )
 
     def _give_up(self, wire: _Wire) -> None:
         """This connection is done with, and its job goes the patient way."""
         job = wire.job
         assert job is not None
         self._drop(wire, job.place)
-        job.finish(job.otherwise())
+        job.leave()
 
     def _drop(self, wire: _Wire, place: Place | None) -> None:
         self._busy.discard(wire)
