@@ -124,7 +124,7 @@ class RangeLoop:
             threads: for what may block.
         """
         self.concurrency, self.timeout_s, self.connect, self.threads = concurrency, timeout_s, connect, threads
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a collection inside it may end in `stop`
         self._new: deque[Job | tuple[Place, socket.socket | None]] = deque()
         self._waiting: dict[Place, deque[Job]] = {}
         self._idle: dict[Place, list[_Wire]] = {}
@@ -136,13 +136,18 @@ class RangeLoop:
         os.set_blocking(self._woken, False)
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._thread: threading.Thread | None = None
-        self._pid, self._stopped = os.getpid(), False
+        self._pid, self._stopped = os.getpid(), False  # set once, by `stop`
 
     def stop(self) -> None:
         """End the thread and its connections; nothing may be under way. Without effect in a child process."""
-        if self._pid == os.getpid():
+        if self._pid != os.getpid():
+            return
+        with self._lock:  # the thread closes the pipe under it, so that no other file has the number by now
             self._stopped = True
-            os.write(self._waker, b"x")
+            if self._thread is None:
+                self._close()
+            else:
+                os.write(self._waker, b"x")
 
     def ask(self, jobs: list[Job]) -> None:
         """Begin jobs."""
@@ -150,13 +155,14 @@ class RangeLoop:
 
     def _tell(self, what: list[Any]) -> None:
         with self._lock:
-            wake = not self._new
+            if self._stopped:  # a connection that came too late
+                return
+            if not self._new:
+                os.write(self._waker, b"x")
             self._new.extend(what)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="skyframe-ranges", daemon=True)
                 self._thread.start()
-        if wake:
-            os.write(self._waker, b"x")
 
     def _run(self) -> None:
         while not self._stopped:
@@ -181,6 +187,10 @@ class RangeLoop:
                 else:
                     wire.await_bytes(1)
             time.sleep(PAUSE_S)
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
         for key in list(self._selector.get_map().values()):
             if key.data is not None:
                 key.data.socket.close()
