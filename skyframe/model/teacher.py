@@ -55,7 +55,7 @@ def update_teacher(student: nn.Module, teacher: nn.Module, momentum: float) -> N
     if pairs:
         torch._foreach_lerp_([t for t, _ in pairs], [s.float() for _, s in pairs], 1.0 - momentum)
     for name in ours:
-        if hasattr(ours[name], "ds_id") and dist.is_whole(ours[name]):
+        if hasattr(ours[name], "ds_id") and dist.is_whole(ours[name]) and not _is_one(ours[name]):
             _refresh(ours[name], theirs[name], momentum)
     for name, buffer in teacher.named_buffers():
         buffer.copy_(buffers[name])
@@ -66,6 +66,11 @@ def _local(teacher: nn.Parameter, student: nn.Parameter) -> list[tuple[Tensor, T
     if hasattr(teacher, "ds_id"):
         return [(teacher.ds_tensor.data, student.ds_tensor.data)]  # type: ignore[attr-defined]
     return [(teacher.data, student.data)]
+
+
+def _is_one(parameter: nn.Parameter) -> bool:
+    """Whether part and whole copy are the same memory, as on a single rank."""
+    return bool(parameter.data.data_ptr() == parameter.ds_tensor.data_ptr())  # type: ignore[attr-defined]
 
 
 def _refresh(teacher: nn.Parameter, student: nn.Parameter, momentum: float) -> None:

@@ -75,8 +75,6 @@ def create_moments(optimizer: Any, names: set[str], module: nn.Module) -> None:
             if (_is_zero(optimizer) or id(p) in known) and not inner.state[p]:
                 on = p.device if options.get("fused") or options.get("capturable") else "cpu"
                 inner.state[p] = {"step": torch.zeros((), device=on), **{m: torch.zeros_like(p) for m in MOMENTS}}
-    if hasattr(optimizer, "_lazy_init_hp_params_optimizer_state"):
-        optimizer._lazy_init_hp_params_optimizer_state()  # parameters' views of the flat states
 
 
 def steps_taken(optimizer: Any) -> int:
@@ -128,14 +126,18 @@ def _of_moment(moment: str, name: str, p: Any, optimizer: Any) -> Iterator[Shard
     key = f"{moment}/{name}"
     if hasattr(p, "ds_id"):
         start, size = _range(p)
-        states = p._z3_optimizer.optimizer.state
-        if size and any(moment in s for s in states.values()):
+        if size and any(p._z3_optimizer.optimizer.state.values()):
             values = p._z3_optimizer._get_fp32_opt_state_partition(p, False, moment)[0].data[:size]
             yield Shard(key, tuple(p.ds_shape), start, values, "part")
     elif hasattr(p, "_hp_mapping"):
         mapping = p._hp_mapping
-        if mapping is not None and mapping.optim_fragment and moment in mapping.optim_fragment:
-            values = mapping.get_hp_fragment(moment).data
+        if mapping is None:  # nothing of it on this rank
+            return
+        # Not DeepSpeed's own views of the states: of several groups it links those of the first alone.
+        flat = optimizer.single_partition_of_fp32_groups[mapping.param_group_index]
+        if optimizer.optimizer.state[flat]:
+            at = mapping.hp_fragment_address
+            values = optimizer.optimizer.state[flat][moment].narrow(0, at.start, at.numel)
             yield Shard(key, tuple(p.shape), mapping.lp_fragment_address.start, values, "part")
     elif moment in optimizer.state.get(p, {}):
         yield Shard(key, tuple(p.shape), 0, optimizer.state[p][moment].view(-1), "replica")
