@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import strategies
 from benchmarks.tables import Predictions, Scores, collect, differences, paired, table
 from skyframe.config import dump_recipe, load_recipe
 from skyframe.config.evaluate import load_suite
@@ -243,7 +244,12 @@ CELLS = [
     *(Cell(f"mechanisms/seed{s}", partial(mechanisms, s)) for s in SEEDS),
     Cell("real/mixed", mixed),
     *(Cell(f"real/eurosat/seed{s}", partial(eurosat, s)) for s in SEEDS),
-]
+    *(
+        Cell(f"strategies/{w}/{p}x{m}", partial(strategies.equality, CELLS_OF / "strategies", skyframe, w, p, m))
+        for w in strategies.WAYS for p in ((1,) if w == "alone" else (1, 2)) for m in strategies.MICRO
+    ),
+    *(Cell(f"kills/{w}", partial(strategies.killed, CELLS_OF / "kills", w, 0)) for w in strategies.WAYS),
+]  # fmt: skip
 
 
 def stored(cell: Cell) -> dict[str, Any] | None:
@@ -357,7 +363,13 @@ def real_table(answers: list[dict[str, Any]]) -> str:
     return text
 
 
-TABLES = {"learning": learning_table, "mechanisms": mechanisms_table, "real": real_table}
+TABLES = {
+    "learning": learning_table,
+    "mechanisms": mechanisms_table,
+    "real": real_table,
+    "strategies": strategies.equality_table,
+    "kills": strategies.killed_table,
+}
 
 
 def main() -> None:

@@ -99,6 +99,6 @@ def full_parameters(parameters: Iterable[torch.nn.Parameter]) -> Iterator[None]:
         yield
 
 
-def is_whole(parameter: torch.nn.Parameter) -> bool:
+def is_whole(parameter: Tensor) -> bool:
     """Whether `parameter.data` holds every element on this rank; under ZeRO stage 3 that of small ones mostly does."""
-    return not hasattr(parameter, "ds_id") or parameter.ds_status.name == "AVAILABLE"
+    return not hasattr(parameter, "ds_id") or bool(parameter.ds_status.name == "AVAILABLE")  # type: ignore[attr-defined]

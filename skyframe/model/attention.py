@@ -198,7 +198,7 @@ def recompute_activations(module: nn.Module) -> None:
     """Let every encoder and fusion inside store no activations of its layers, see `run`."""
     for part in module.modules():
         if hasattr(part, "recompute"):
-            part.recompute = True
+            part.recompute = True  # type: ignore[assignment]
 
 
 def run(layer: Callable[..., Tensor], recompute: bool, *inputs: Any) -> Tensor:

@@ -73,7 +73,7 @@ def _trainer(recipe: SkySenseRecipe, run: Path, show: bool, num_parameters: int)
     arithmetic: dict[str, Any] = {"precision": train.precision}
     if isinstance(strategy, Sharded):  # which has its own autocast, around fp32 parameters
         arithmetic = {"plugins": [UncastInputs("32-true")]}
-        if dist.is_leader():
+        if dist.is_leader() and strategy.config is not None:
             text = keep_config(strategy.config, run)
             if show:
                 print(f"DeepSpeed is told, and {run / 'deepspeed.json'} keeps:\n{text}", end="", flush=True)
