@@ -375,12 +375,13 @@ TABLES = {
 def main() -> None:
     """Run what is missing, two cells at a time and family by family, then write the tables of all that is there."""
     words = sys.argv[1:]
-    cubes()
     failed = False
     for family, write in TABLES.items():
         cells = [c for c in CELLS if c.name.startswith(f"{family}/")]
+        chosen = [c for c in cells if not words or any(w in c.name for w in words)]
+        if chosen and family not in ("strategies", "kills"):
+            cubes()
         with ThreadPoolExecutor(2) as pool:
-            chosen = [c for c in cells if not words or any(w in c.name for w in words)]
             failed |= None in list(pool.map(answer, chosen))
         done = [a for a in map(stored, cells) if a is not None]
         if done:

@@ -60,6 +60,10 @@ def device_of(train: TrainConfig) -> torch.device:
 class Portable(Strategy):
     """Lets Lightning write and read checkpoints in the form of `skyframe.train.store`, on all ranks together."""
 
+    def said(self) -> str:
+        """The strategy in words, for whoever looks into a checkpoint."""
+        return "alone"
+
     @property
     def restore_checkpoint_after_setup(self) -> bool:
         """Wait until parameters and optimizer lie where they will."""
@@ -81,7 +85,7 @@ class Portable(Strategy):
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         """Write this rank's part; all ranks call it."""
         assert self.lightning_module is not None
-        write_checkpoint(Path(filepath), self.lightning_module, self.optimizers[0], checkpoint, type(self).__name__)
+        write_checkpoint(Path(filepath), self.lightning_module, self.optimizers[0], checkpoint, self.said())
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """The trainer's state; tensors follow when the module has agreed to it."""
@@ -101,9 +105,18 @@ class Alone(Portable, SingleDeviceStrategy):
 class Ddp(Portable, DDPStrategy):
     """Every rank holds everything; gradients are averaged."""
 
+    def said(self) -> str:
+        """The strategy in words."""
+        return "ddp"
+
 
 class Sharded(Portable, DeepSpeedStrategy):
     """DeepSpeed, told that Lightning has already divided the loss by the number of micro-steps."""
+
+    def said(self) -> str:
+        """The strategy in words."""
+        assert isinstance(self.config, dict)
+        return f"deepspeed {self.config['zero_optimization']['stage']}"
 
     def _setup_model_and_optimizer(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         engine, optimizer = super()._setup_model_and_optimizer(*args, **kwargs)

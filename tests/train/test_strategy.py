@@ -41,9 +41,8 @@ def cells(folder: Path) -> dict[str, list[str]]:
     ways = {
         "ddp": ["train.strategy=ddp"],
         "zero0": zero(0),
-        "zero1": zero(1),
+        "zero1_offload": zero(1, "train.deepspeed.offload=optimizer", "train.recompute=true"),
         "zero2": zero(2),
-        "zero2_offload": zero(2, "train.deepspeed.offload=optimizer", "train.recompute=true"),
         "zero3_split_all": zero(3, f"train.deepspeed.overlay={split}"),
         "zero3_offload": zero(3, "train.deepspeed.offload=parameters"),
     }
@@ -98,7 +97,7 @@ def runs(cubes: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("strategies")
     for micro in (1, 2):
         pretrain(recipe_of(cubes, folder, f"alone_{micro}", f"train.micro_steps={micro}"), show=False)
-    run_ranks(train_all, cubes, folder, cells(folder), timeout_s=240)
+    run_ranks(train_all, cubes, folder, cells(folder), timeout_s=400)
     return folder
 
 
@@ -156,7 +155,7 @@ def test_a_run_resumed_in_the_middle_is_bit_equal(runs, cell):
 
 
 def test_a_save_leaves_one_file_per_rank_and_two(runs):
-    for cell in ("ddp", "zero1", "zero3_offload"):
+    for cell in ("ddp", "zero1_offload", "zero3_offload"):
         folder = checkpoint(runs / cell, STEPS).folder
         names = ["index.json", "rank_00000.safetensors", "rank_00001.safetensors", "state.pt"]
         assert sorted(p.name for p in folder.iterdir()) == names
@@ -165,21 +164,26 @@ def test_a_save_leaves_one_file_per_rank_and_two(runs):
 
 
 def chain(rank: int, world: int, cubes: tuple[Path, Path], runs: Path, words: list[str]) -> None:
-    multiprocessing.set_start_method("fork", force=True)
+    if world > 1:  # readers start as outside of spawned processes
+        multiprocessing.set_start_method("fork", force=True)
     pretrain(recipe_of(cubes, runs, "chain", f"train.devices={world}", *words), resume="auto", show=False)
 
 
+@pytest.mark.slow
 def test_one_run_goes_on_with_other_ranks_and_stages(runs, cubes):
-    """2 ranks ZeRO-2 -> 1 rank ZeRO-3 -> 4 ranks DDP -> 2 ranks ZeRO-1, a step each."""
+    """2 ranks ZeRO-2 -> 1 rank alone -> 4 ranks DDP -> 2 ranks ZeRO-3, a step each."""
     shutil.copytree(runs / "zero2_1", runs / "chain")
     text = (runs / "chain" / "recipe.yaml").read_text()
     (runs / "chain" / "recipe.yaml").write_text(text.replace("name: zero2_1\n", "name: chain\n"))
-    for step, world, words in ((1, 1, zero(3)), (2, 4, ["train.strategy=ddp"]), (3, 2, zero(1))):
-        forget(runs / "chain", step)
-        run_ranks(chain, cubes, runs, words, world=world, timeout_s=120)
+    forget(runs / "chain", 1)
+    chain(0, 1, cubes, runs, [])
+    forget(runs / "chain", 2)
+    run_ranks(chain, cubes, runs, ["train.strategy=ddp"], world=4, timeout_s=240)
+    forget(runs / "chain", 3)
+    run_ranks(chain, cubes, runs, zero(3), timeout_s=240)
     wrote = [checkpoint(runs / "chain", s).index for s in range(1, 5)]
     assert [(i["world_size"], i["strategy"]) for i in wrote] == [
-        (2, "ShardedOnCpu"), (1, "ShardedOnCpu"), (4, "Ddp"), (2, "ShardedOnCpu"),
+        (2, "deepspeed 2"), (1, "alone"), (4, "ddp"), (2, "deepspeed 3"),
     ]  # fmt: skip
     assert losses(runs / "chain") == pytest.approx(losses(runs / "alone_1"), rel=1e-6, abs=1e-6)
     left, right = (checkpoint(runs / name, STEPS).state_dict() for name in ("alone_1", "chain"))
