@@ -379,8 +379,8 @@ def main() -> None:
     for family, write in TABLES.items():
         cells = [c for c in CELLS if c.name.startswith(f"{family}/")]
         chosen = [c for c in cells if not words or any(w in c.name for w in words)]
-        if chosen and family not in ("strategies", "kills"):
-            cubes()
+        if chosen:
+            strategies.earth(CELLS_OF / family / "earth") if family in ("strategies", "kills") else cubes()
         with ThreadPoolExecutor(2) as pool:
             failed |= None in list(pool.map(answer, chosen))
         done = [a for a in map(stored, cells) if a is not None]

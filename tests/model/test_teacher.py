@@ -75,6 +75,19 @@ def test_small_updates_of_a_bf16_student_are_not_rounded_away() -> None:
     assert float(teacher.weight.detach()) == pytest.approx(1.0000625, abs=1e-7)
 
 
+def test_a_bf16_average_at_0_996_stands_still_and_ours_does_not() -> None:
+    student = nn.Linear(1, 1, bias=False)
+    student.weight.data.fill_(1.0)
+    teacher = copy_teacher(student)
+    rounded = teacher.weight.detach().bfloat16()
+    student.weight.data.fill_(1.25)
+    for _ in range(100):
+        rounded.lerp_(student.weight.detach().bfloat16(), 0.004)
+        update_teacher(student, teacher, 0.996)
+    assert float(rounded) == 1.0  # each step of 0.001 is below half of bf16's unit at 1, 2^-8
+    assert float(teacher.weight.detach()) == pytest.approx(1.25 - 0.25 * 0.996**100, abs=1e-6)
+
+
 def test_refuses_another_tree_and_a_bf16_teacher() -> None:
     student = _student()
     with pytest.raises(ValueError, match=r"has not the same 0\.table; build the teacher with copy_teacher"):
