@@ -139,7 +139,7 @@ def killed(work: Path, way: str, seed: int) -> dict[str, Any]:
         inside, one = number % 2 == 0, processes == 2 and draw.random() < 0.5
         before = latest(run / "checkpoints")
         process = start(words(work, run.name, way, processes, 1, "resume=auto"))
-        at = min(STEPS - 1, (0 if before is None else int(before.name[5:])) + 1)
+        at = min(STEPS - 1, (0 if before is None else int(before.name[5:])) + draw.randint(1, 2))
         hit = _kill(process, run, at, inside, one, draw)
         left = sorted(p.name for p in (run / "checkpoints").glob("*.tmp"))
         newest = latest(run / "checkpoints")
