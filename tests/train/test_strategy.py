@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as td
+from safetensors.torch import load_file
 
 from skyframe.config.skysense import SkySenseRecipe
 from skyframe.data.datamodule import CubeDataModule
+from skyframe.export import export_run
 from skyframe.model.teacher import momentum_at
 from skyframe.spec import InputError
+from skyframe.train.checkpoint import read_checkpoint
 from skyframe.train.module import PretrainModule
 from skyframe.train.progress import read_metrics
 from skyframe.train.run import pretrain
@@ -161,6 +164,18 @@ def test_a_save_leaves_one_file_per_rank_and_two(runs):
         assert sorted(p.name for p in folder.iterdir()) == names
         sizes = [(folder / name).stat().st_size for name in names[1:3]]
         assert max(sizes) < 1.2 * min(sizes), (cell, sizes)
+
+
+def test_export_takes_what_stage_3_saved_on_two_ranks_as_it_is(runs, cubes, tmp_path):
+    exported = {}
+    for name in ("alone_2", "zero3_split_all"):
+        path = checkpoint(runs / name, STEPS).folder
+        export_run(read_checkpoint(path), recipe_of(cubes, runs, name), tmp_path / name)
+        exported[name] = load_file(tmp_path / name / "model" / "model.safetensors")
+    one, other = exported.values()
+    assert one.keys() == other.keys() and len(one) > 100
+    for name in one:
+        assert torch.allclose(one[name], other[name], rtol=1e-5, atol=2e-6), name
 
 
 def chain(rank: int, world: int, cubes: tuple[Path, Path], runs: Path, words: list[str]) -> None:
