@@ -60,6 +60,13 @@ class DeepSpeedConfig:
 
 
 @dataclass(frozen=True)
+class GuardsConfig:
+    """When a run that goes wrong is stopped."""
+
+    max_skipped: int = 10  # optimizer steps dropped in a row, as a loss or gradient is not finite, that end the run
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """How long, on what, and how often something is written."""
 
@@ -77,6 +84,7 @@ class TrainConfig:
     log_every: int = 10  # steps
     checkpoint_every: int = 100  # steps
     keep_checkpoints: int = 2  # newest complete checkpoints kept
+    guards: GuardsConfig = field(default_factory=GuardsConfig)
     run_dir: str = "runs"  # the run's folder is <run_dir>/<name>
 
 

@@ -211,22 +211,35 @@ def draw_dates(days: NDArray[np.int32], count: int, window: Window, key: int) ->
 class StepSampler(Sampler[list[int]]):
     """Batches of absolute positions: this rank's contiguous block of each micro-step, from `start` on.
 
-    Its length never changes, since Lightning resets its batch counter when a loader shrinks.
+    It ends after `num_batches`, and as many more as were dropped. Its length is a bound that is never reached and never
+    changes, since Lightning resets its batch counter when a loader shrinks.
     """
 
     def __init__(self, num_batches: int, per_rank: int, micro_steps: int, rank: int, world: int) -> None:
         self.num_batches, self.per_rank, self.micro_steps = num_batches, per_rank, micro_steps
         self.rank, self.world = rank, world
         self.start = 0  # batches already consumed
+        self.dropped = 0  # batches whose optimizer step was dropped
+        self.longest = num_batches
 
     def __len__(self) -> int:
-        return self.num_batches
+        return self.longest
+
+    @property
+    def stop(self) -> int:
+        """The batch to end before; moves on when a step is dropped."""
+        return self.num_batches + self.dropped
+
+    def positions(self, batch: int) -> list[int]:
+        """Absolute positions of this rank's part of a batch."""
+        first = batch * self.per_rank * self.world + self.rank * self.per_rank
+        return list(range(first, first + self.per_rank))
 
     def __iter__(self) -> Iterator[list[int]]:
-        width = self.per_rank * self.world
-        for batch in range(self.start, self.num_batches):
-            first = batch * width + self.rank * self.per_rank
-            yield list(range(first, first + self.per_rank))
+        batch = self.start
+        while batch < self.stop:
+            yield self.positions(batch)
+            batch += 1
 
 
 class TimedLoader(DataLoader[Any]):
@@ -237,12 +250,20 @@ class TimedLoader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         batches = super().__iter__()
+        sampler = self.batch_sampler
+        assert isinstance(sampler, StepSampler)
+        taken = sampler.start
         while True:
             begun = time.perf_counter()
             try:
                 batch = next(batches)
             except StopIteration:
-                return
+                if taken >= sampler.stop:
+                    return
+                sampler.start = taken  # the readers were done when the last steps were dropped
+                batches = super().__iter__()
+                continue
+            taken += 1
             if isinstance(batch, Parcel):
                 assert self.slabs is not None
                 batch = self.slabs.open(batch)
@@ -278,6 +299,7 @@ class CubeDataModule(pl.LightningDataModule):
         self.loader: TimedLoader | None = None
         self.consumed = 0
         self.replaced = 0  # samples of all ranks that stood in for damaged ones
+        self.skipped = 0  # optimizer steps that were dropped, with their batches
 
     def dataset(self) -> WindowDataset:
         """The windows of this run, by absolute position."""
@@ -289,11 +311,12 @@ class CubeDataModule(pl.LightningDataModule):
         world = dist.world_size()
         per_rank = train.global_batch // (train.micro_steps * world)
         self.sampler = StepSampler(train.max_steps * train.micro_steps, per_rank, train.micro_steps, dist.rank(), world)
-        self.sampler.start = self.consumed
+        self.sampler.start, self.sampler.dropped = self.consumed, self.skipped * train.micro_steps
+        self.sampler.longest *= train.guards.max_skipped  # dropped before each step, at the very most
         workers, dataset = self.recipe.data.workers, self.dataset()
         if self.is_remote:
             width = per_rank * world
-            dataset.read_ahead(stride=width * max(1, workers), stop=width * self.sampler.num_batches)
+            dataset.read_ahead(stride=width * max(1, workers), stop=width * self.sampler.stop)
         slabs = Slabs(max(1, workers), per_rank, self.layouts) if multiprocessing.get_start_method() == "fork" else None
         dataset.slabs = slabs
         self.loader = TimedLoader(
@@ -309,9 +332,16 @@ class CubeDataModule(pl.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Batches consumed so far, counted by the training module, not by what workers have fetched."""
-        return {"consumed": self.consumed, "replaced": self.replaced}
+        return {"consumed": self.consumed, "replaced": self.replaced, "skipped": self.skipped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue after the batches that the interrupted run consumed."""
         self.consumed = int(state_dict["consumed"])
         self.replaced = int(state_dict.get("replaced", 0))  # absent before format 1 counted it
+        self.skipped = int(state_dict.get("skipped", 0))  # as is this in earlier ones
+
+    def drop_step(self) -> None:
+        """An optimizer step was dropped: the run reads on past the batches that it was planned with."""
+        assert self.sampler is not None
+        self.skipped += 1
+        self.sampler.dropped += self.recipe.train.micro_steps

@@ -24,8 +24,8 @@ class System(Protocol):
         """Weight of each term in the total."""
         ...
 
-    def set_progress(self, progress: float) -> None:
-        """Share of the run that is done (0..1), before the step: schedules follow it."""
+    def set_progress(self, progress: float, watched: bool = True) -> None:
+        """Share of the run that is done (0..1), before the pass: schedules follow it. Watched = `monitors` is asked."""
         ...
 
     def after_step(self, progress: float) -> None:
@@ -37,7 +37,7 @@ class System(Protocol):
         ...
 
     def monitors(self) -> dict[str, float]:
-        """Health figures of the last forward pass: teacher agreement, effective rank and spread of features."""
+        """Health figures of the last pass watched: teacher agreement, effective rank and spread of features."""
         ...
 
     def exports(self) -> dict[str, nn.Module]:

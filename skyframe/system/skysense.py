@@ -103,7 +103,7 @@ class SkySense(nn.Module):
         self.register_buffer(
             "fed", torch.zeros(len(modalities), dtype=torch.int32)
         )  # 1 = some sample held this modality
-        self.progress = 0.0
+        self.progress, self.watched = 0.0, True
         self.momentum = self.config.ema_start  # of the last step, for the log
         self._pending_centres: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
         self._pending_regions: list[tuple[Tensor, Tensor]] = []
@@ -140,9 +140,9 @@ class SkySense(nn.Module):
         names = list(self.projectors)
         return named | {f"align/{a}-{b}": self.config.beta for i, a in enumerate(names) for b in names[i + 1 :]}
 
-    def set_progress(self, progress: float) -> None:
+    def set_progress(self, progress: float, watched: bool = True) -> None:
         """Share of the run that is done: teacher temperature and momentum follow it."""
-        self.progress = progress
+        self.progress, self.watched = progress, watched
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
@@ -171,7 +171,7 @@ class SkySense(nn.Module):
         self._pending_fed = None
 
     def monitors(self) -> dict[str, float]:
-        """Teacher agreement, effective rank and spread per source of the last pass, and the teacher's momentum."""
+        """Teacher agreement, effective rank and spread per source of the last pass watched, and its momentum."""
         return {name: float(value) for name, value in self._health.items()} | {"ema_momentum": self.momentum}
 
     def exports(self) -> dict[str, nn.Module]:
@@ -206,7 +206,8 @@ class SkySense(nn.Module):
         if terms:
             for local in views[2:]:
                 terms["hr/img"] = terms["hr/img"] + self._local(local, pairs) / len(views[2:])
-        self._watch(pairs)
+        if self.watched:
+            self._watch(pairs)
         return terms | self._alignment(s_tokens)
 
     def _positions(self, u: Batch, draw: Draw) -> Tensor | None:

@@ -39,7 +39,8 @@ class Checkpoints(pl.Callback):
         datamodule.consumed += 1
         step = trainer.global_step
         due = step % self.every == 0 or step == trainer.max_steps
-        if due and step != self.saved_step and datamodule.consumed == step * datamodule.recipe.train.micro_steps:
+        whole = datamodule.consumed == (step + datamodule.skipped) * datamodule.recipe.train.micro_steps
+        if due and step != self.saved_step and whole:
             self.saved_step = step
             save(trainer, self.folder, step, self.keep)
 

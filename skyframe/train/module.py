@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from skyframe.config.recipe import TrainConfig
 from skyframe.config.skysense import SkySenseRecipe
 from skyframe.data.photometric import photometric
 from skyframe.data.views import make_views
@@ -29,6 +30,7 @@ class PretrainModule(pl.LightningModule):
         self.canonical, self.regions = modalities, regions
         self.system = SYSTEMS[recipe.system](recipe, modalities, regions)
         self.terms: dict[str, Tensor] = {}  # last pass, for the log
+        self.passes: list[dict[str, Tensor]] = []  # all passes of this optimizer step
 
     def training_step(self, windows: Batch, batch_idx: int) -> Tensor:
         """Views and their photometric changes on the device, then the system's terms and their weighted sum."""
@@ -46,11 +48,23 @@ class PretrainModule(pl.LightningModule):
         weights = self.system.weights()
         total = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         self.terms = {name: value.detach() for name, value in terms.items()} | {"total": total.detach()}
-        return total
+        if batch_idx % self.recipe.train.micro_steps == 0:
+            self.passes.clear()
+        self.passes.append(self.terms)
+        # A loss that is not finite makes every gradient NaN, on every rank once they are summed: so the gradients
+        # alone tell whether a step may be taken.
+        return total * torch.where(total.detach().isfinite(), 1.0, math.nan)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Schedules inside the system follow the share of optimizer steps done."""
-        self.system.set_progress(self.trainer.global_step / self.recipe.train.max_steps)
+        """Schedules inside the system follow the share of optimizer steps done; health costs, so rows alone ask it."""
+        done, train = self.trainer.global_step, self.recipe.train
+        is_last = (batch_idx + 1) % train.micro_steps == 0
+        self.system.set_progress(done / train.max_steps, watched=is_last and row_due(train, done + 1))
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """The schedule follows the optimizer steps taken; Lightning asks after each, dropped or not."""
+        if scheduler.last_epoch < self.trainer.global_step:
+            scheduler.step()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """What the exporter needs beside the weights, so that it never opens a cube."""
@@ -101,6 +115,11 @@ class PretrainModule(pl.LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def row_due(train: TrainConfig, step: int) -> bool:
+    """Whether a row is logged after an optimizer step: at log steps, checkpoints and the end."""
+    return step % train.log_every == 0 or step % train.checkpoint_every == 0 or step == train.max_steps
 
 
 def _decays(name: str, parameter: torch.nn.Parameter) -> bool:

@@ -20,14 +20,15 @@ from torch.utils.tensorboard import SummaryWriter
 
 from skyframe import dist
 from skyframe.spec import InputError
-from skyframe.train.module import PretrainModule
+from skyframe.train.guards import skip_sentence
+from skyframe.train.module import PretrainModule, row_due
 
 
 class ProgressLog(pl.Callback):
-    """Logs every `every` optimizer steps; on resume it drops the rows that lie after the restored step."""
+    """Logs where `row_due` says so; on resume it drops the rows that lie after the restored step."""
 
-    def __init__(self, run: Path, every: int, show: bool) -> None:
-        self.run, self.every, self.show = run, every, show
+    def __init__(self, run: Path, show: bool) -> None:
+        self.run, self.show = run, show
         self.file: TextIO | None = None
         self.board: Any = None
         self.bar: Progress | None = None
@@ -80,9 +81,7 @@ class ProgressLog(pl.Callback):
         self.samples += batch.size * dist.world_size()
         self._note_damage(batch.damage)
         step = trainer.global_step
-        train = pl_module.recipe.train
-        due = step % self.every == 0 or step % train.checkpoint_every == 0 or step == trainer.max_steps
-        if step != self.logged_step and due:
+        if step != self.logged_step and row_due(pl_module.recipe.train, step):
             row = self._row(trainer, pl_module, now)
             bad = [k for k, v in row.items() if not math.isfinite(v)]
             if bad:
@@ -97,6 +96,8 @@ class ProgressLog(pl.Callback):
             replaced = trainer.datamodule.replaced + self.replaced  # type: ignore[attr-defined]
             news = f"{self.samples / (now - self.begun):.1f} samples/s  {_in_short(pl_module.terms)}"
             news += f"  {replaced} replaced" if replaced else ""
+            skipped = trainer.datamodule.skipped  # type: ignore[attr-defined]
+            news += f"  {skipped} steps skipped" if skipped else ""
             self.bar.update(self.bar.task_ids[0], completed=step, news=news)
 
     def _row(self, trainer: pl.Trainer, module: PretrainModule, now: float) -> dict[str, float]:
@@ -114,6 +115,7 @@ class ProgressLog(pl.Callback):
             "samples_per_s": self.samples / (now - self.begun),
             "data_wait_pct": 100 * waited_s / max(1e-9, now - self.last_row),  # since the last row, first batch apart
         }
+        row["skipped"] = data.skipped
         if module.recipe.data.on_damage == "skip":
             data.replaced += int(dist.all_sum(torch.tensor(self.replaced, device=module.device)))
             self.replaced = 0
@@ -142,6 +144,9 @@ class ProgressLog(pl.Callback):
         replaced = trainer.datamodule.replaced  # type: ignore[attr-defined]
         if replaced and self.show and trainer.is_global_zero:
             Console(stderr=True, soft_wrap=True).print(damage_sentence(self.run, replaced), markup=False)
+        skipped = trainer.datamodule.skipped  # type: ignore[attr-defined]
+        if skipped and self.show and trainer.is_global_zero:
+            Console(stderr=True, soft_wrap=True).print(skip_sentence(self.run, skipped), markup=False)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave the terminal whole."""

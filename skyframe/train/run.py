@@ -25,6 +25,7 @@ from skyframe.data.datamodule import CubeDataModule
 from skyframe.spec import InputError, load_yaml
 from skyframe.train.checkpoint import Checkpoints, latest
 from skyframe.train.deepspeed_config import keep_config
+from skyframe.train.guards import Guards, evidence
 from skyframe.train.module import PretrainModule
 from skyframe.train.progress import ProgressLog, read_metrics
 from skyframe.train.store import Reader
@@ -61,7 +62,7 @@ def pretrain(recipe: SkySenseRecipe, resume: str = "no", show: bool = True) -> P
             trainer = _trainer(recipe, run, show, sum(p.numel() for p in module.parameters() if p.requires_grad))
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     except InputError as error:
-        if fresh and not read_metrics(run):  # not one step: the corrected run may have the name
+        if fresh and not read_metrics(run) and not evidence(run):  # no step: the corrected run may have the name
             shutil.rmtree(run, ignore_errors=True)
         raise InputError(_own_words(error)) from error
     return run
@@ -95,7 +96,8 @@ def _trainer(recipe: SkySenseRecipe, run: Path, show: bool, num_parameters: int)
         default_root_dir=str(run),
         callbacks=[
             AfterStep(),
-            ProgressLog(run, train.log_every, show),
+            Guards(run, train.guards.max_skipped),
+            ProgressLog(run, show),
             Checkpoints(run / "checkpoints", train.checkpoint_every, train.keep_checkpoints),
         ],
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from skyframe.config.skysense import SkySenseRecipe
 from skyframe.spec import InputError
 from skyframe.train.checkpoint import load_tensors, write_checkpoint
 from skyframe.train.deepspeed_config import deepspeed_config
+from skyframe.train.guards import all_finite, drop_step
 from skyframe.train.store import Reader
 
 
@@ -74,6 +75,15 @@ class Portable(Strategy):
         """Optimizer states come with the parameters."""
         return False
 
+    def optimizer_step(self, optimizer: Any, closure: Callable[[], Any], model: Any = None, **kwargs: Any) -> Any:
+        """Forward and backward passes first; the optimizer steps where all gradients on all ranks are finite."""
+        assert self.lightning_module is not None
+        result = closure()
+        if not all_finite(p.grad for p in self.lightning_module.parameters() if p.grad is not None):
+            drop_step(self.lightning_module.trainer)
+            return result
+        return super().optimizer_step(optimizer, lambda: result, model, **kwargs)
+
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Nothing: tensors are written from where they lie."""
         return {}
@@ -117,6 +127,28 @@ class Sharded(Portable, DeepSpeedStrategy):
         """The strategy in words."""
         assert isinstance(self.config, dict)
         return f"deepspeed {self.config['zero_optimization']['stage']}"
+
+    def optimizer_step(self, optimizer: Any, closure: Callable[[], Any], model: Any = None, **kwargs: Any) -> Any:
+        """DeepSpeed's engine is asked after every pass, and steps after the last.
+
+        From stage 1 on it leaves out a step whose gradients are not finite over all ranks by itself, which is no option
+        but how it clips. Stage 0 steps plain gradients, and the engine must not see those.
+        """
+        assert self.lightning_module is not None
+        trainer, engine = self.lightning_module.trainer, self.model
+        is_last = bool(engine.is_gradient_accumulation_boundary())
+        if is_last and engine.zero_optimization_stage() == 0:
+            result = closure()
+            if not all_finite(p.grad for p in self.lightning_module.parameters() if p.grad is not None):
+                engine.zero_grad()
+                engine.micro_steps += 1
+                drop_step(trainer)
+                return result
+            return DeepSpeedStrategy.optimizer_step(self, optimizer, lambda: result, model, **kwargs)
+        result = DeepSpeedStrategy.optimizer_step(self, optimizer, closure, model, **kwargs)
+        if is_last and not engine.was_step_applied():
+            drop_step(trainer)
+        return result
 
     def _setup_model_and_optimizer(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         engine, optimizer = super()._setup_model_and_optimizer(*args, **kwargs)
