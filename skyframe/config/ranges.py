@@ -27,7 +27,8 @@ RULES: dict[str, Rule] = {
         (
             "data.frames.*", "data.window_px", "data.stride_px", "data.windows_per_shard", "data.regions.num_regions",
             "train.max_steps", "train.global_batch", "train.micro_steps", "train.devices", "train.num_nodes",
-            "train.log_every", "train.checkpoint_every", "train.keep_checkpoints", "train.guards.max_skipped", "views.crop_px", "views.local_px",
+            "train.log_every", "train.checkpoint_every", "train.keep_checkpoints", "train.guards.max_skipped",
+            "train.guards.collapse_rows", "views.crop_px", "views.local_px",
             "model.aligned_dims", "model.encoders.*.embed_dims", "model.encoders.*.depths",
             "model.encoders.*.num_heads", "model.encoders.*.patch_px", "model.encoders.*.window_px",
             "model.encoders.*.extra_norm_every", "model.encoders.*.train_px", "model.fusion.embed_dims",
@@ -40,7 +41,8 @@ RULES: dict[str, Rule] = {
     ),
     **dict.fromkeys(
         (
-            "data.workers", "data.sources.*", "train.threads", "optim.min_lr", "optim.weight_decay",
+            "data.workers", "data.sources.*", "train.guards.least_rank", "train.guards.least_std", "train.threads",
+            "optim.min_lr", "optim.weight_decay",
             "optim.warmup_steps", "optim.clip_norm", "views.local_crops", "views.jitter_days", "views.gain",
             "views.offset", "model.date_std", "loss.alpha", "loss.beta",
         ),

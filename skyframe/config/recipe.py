@@ -64,6 +64,10 @@ class GuardsConfig:
     """When a run that goes wrong is stopped."""
 
     max_skipped: int = 10  # optimizer steps dropped in a row, as a loss or gradient is not finite, that end the run
+    on_collapse: Literal["ignore", "warn", "stop"] = "warn"  # where features are below one of these, in rows in a row
+    least_rank: float = 1.2  # effective rank of a source's features; 1 = all on one line
+    least_std: float = 0.02  # spread of a source's features; 0 = all the same
+    collapse_rows: int = 3  # rows of the log
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Guards: an optimizer step whose loss or gradient is not finite is dropped by all ranks, and what it saw is kept."""
+"""Guards: a step whose loss or gradient is not finite is dropped by all ranks, and collapse is noticed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from skyframe import dist
+from skyframe.config.recipe import GuardsConfig
 from skyframe.data.datamodule import CubeDataModule
 from skyframe.sample import Batch
 from skyframe.spec import InputError
-from skyframe.train.module import PretrainModule
+from skyframe.train.module import PretrainModule, row_due
 
 NAME = "nonfinite_rank"
 KEPT_BATCHES = 3
@@ -92,14 +94,14 @@ class Guards(pl.Callback):
             )
 
     def _keep(self, data: CubeDataModule, module: PretrainModule, step: int) -> None:
-        """Write a line for each batch of this rank in the step, and the batches that made it fail.
+        """Write a line for each batch of this rank in the step, and those with most terms not finite.
 
         Batches are read once more: each is a function of its position, so none is held for this while a step goes on.
         """
         assert data.sampler is not None
         dataset, micro = data.dataset(), data.recipe.train.micro_steps
         bad = [[name for name, value in terms.items() if not value.isfinite()] for terms in module.passes]
-        nowhere = not int(dist.all_max(torch.tensor(sum(map(len, bad)), device=module.device)))
+        worst = int(dist.all_max(torch.tensor(max(map(len, bad)), device=module.device)))  # terms over ranks spread it
         first = data.consumed - data.consumed % micro
         for batch, names in enumerate(bad, first):
             windows = dataset.__getitems__(data.sampler.positions(batch))
@@ -108,8 +110,66 @@ class Guards(pl.Callback):
                 file.write(json.dumps({"step": step, "batch": batch, "not_finite": names} | _about(windows)) + "\n")
             path = self.run / f"{NAME}{dist.rank()}_batch{batch:08d}.pt"
             full = len(list(self.run.glob(f"{NAME}{dist.rank()}_batch*.pt"))) >= KEPT_BATCHES
-            if (names or nowhere) and not full:
+            if len(names) == worst and not full:
                 torch.save(dataclasses.asdict(windows), path)
+
+
+class Collapse(pl.Callback):
+    """Warns, or ends the run, where a source's features lose their rank or spread; the loss may well fall meanwhile.
+
+    Rank 0's rows decide, which are those that are logged. Stands before the checkpoints, so that none is saved of a run
+    that ends here.
+    """
+
+    def __init__(self, config: GuardsConfig) -> None:
+        self.config = config
+        self.low: dict[str, int] = {}  # rows in a row by source
+        self.last_step = 0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Look at the figures of each logged row.
+
+        Raises:
+            InputError: a source has collapsed, and the recipe says `stop`.
+        """
+        assert isinstance(pl_module, PretrainModule)
+        step = trainer.global_step
+        if self.config.on_collapse == "ignore" or step == self.last_step or not row_due(pl_module.recipe.train, step):
+            return
+        self.last_step = step
+        figures = dist.all_objects(pl_module.system.monitors())[0]
+        found = {name: words for name in self._sources(figures) if (words := self._low(figures, name))}
+        self.low = {name: self.low.get(name, 0) + 1 for name in found}
+        for name in (n for n, rows in self.low.items() if rows == self.config.collapse_rows):
+            sentence = (
+                f"step {step}: features of {name} have collapsed: {found[name]}, in {self.config.collapse_rows} rows "
+                "of the log in a row, whatever the loss says; lower loss.teacher_temp or optim.lr, or see that "
+                "loss.centering is on"
+            )
+            if self.config.on_collapse == "stop":
+                raise InputError(sentence)
+            if trainer.is_global_zero:
+                Console(stderr=True, soft_wrap=True).print(f"warning: {sentence}", markup=False)
+
+    def _sources(self, figures: dict[str, float]) -> list[str]:
+        return [key.removeprefix("feature_std/") for key in figures if key.startswith("feature_std/")]
+
+    def _low(self, figures: dict[str, float], name: str) -> str:
+        """Which figure of a source is too low, in words; empty where none is."""
+        for figure, least in (("effective_rank", self.config.least_rank), ("feature_std", self.config.least_std)):
+            if figures[f"{figure}/{name}"] < least:
+                return f"{figure} {figures[f'{figure}/{name}']:.4g} below {least:g}"
+        return ""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Rows in a row so far."""
+        return {"low": dict(self.low), "last_step": self.last_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue to count."""
+        self.low, self.last_step = dict(state_dict["low"]), int(state_dict["last_step"])
 
 
 def _about(batch: Batch) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from skyframe.data.datamodule import CubeDataModule
 from skyframe.spec import InputError, load_yaml
 from skyframe.train.checkpoint import Checkpoints, latest
 from skyframe.train.deepspeed_config import keep_config
-from skyframe.train.guards import Guards, evidence
+from skyframe.train.guards import Collapse, Guards, evidence
 from skyframe.train.module import PretrainModule
 from skyframe.train.progress import ProgressLog, read_metrics
 from skyframe.train.store import Reader
@@ -98,6 +98,7 @@ def _trainer(recipe: SkySenseRecipe, run: Path, show: bool, num_parameters: int)
             AfterStep(),
             Guards(run, train.guards.max_skipped),
             ProgressLog(run, show),
+            Collapse(train.guards),
             Checkpoints(run / "checkpoints", train.checkpoint_every, train.keep_checkpoints),
         ],
     )

@@ -77,12 +77,19 @@ class Portable(Strategy):
 
     def optimizer_step(self, optimizer: Any, closure: Callable[[], Any], model: Any = None, **kwargs: Any) -> Any:
         """Forward and backward passes first; the optimizer steps where all gradients on all ranks are finite."""
-        assert self.lightning_module is not None
         result = closure()
-        if not all_finite(p.grad for p in self.lightning_module.parameters() if p.grad is not None):
-            drop_step(self.lightning_module.trainer)
-            return result
+        if not self._gradients_finite():
+            return self._dropped(result)
         return super().optimizer_step(optimizer, lambda: result, model, **kwargs)
+
+    def _gradients_finite(self) -> bool:
+        assert self.lightning_module is not None
+        return all_finite(p.grad for p in self.lightning_module.parameters() if p.grad is not None)
+
+    def _dropped(self, result: Any) -> Any:
+        assert self.lightning_module is not None
+        drop_step(self.lightning_module.trainer)
+        return result
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Nothing: tensors are written from where they lie."""
@@ -131,24 +138,20 @@ class Sharded(Portable, DeepSpeedStrategy):
     def optimizer_step(self, optimizer: Any, closure: Callable[[], Any], model: Any = None, **kwargs: Any) -> Any:
         """DeepSpeed's engine is asked after every pass, and steps after the last.
 
-        From stage 1 on it leaves out a step whose gradients are not finite over all ranks by itself, which is no option
-        but how it clips. Stage 0 steps plain gradients, and the engine must not see those.
+        From stage 1 on it drops a step itself where the norm of the gradients over all ranks is not finite: that is no
+        option, and they lie where only it looks. At stage 0 they are plain ones, and it would step.
         """
-        assert self.lightning_module is not None
-        trainer, engine = self.lightning_module.trainer, self.model
-        is_last = bool(engine.is_gradient_accumulation_boundary())
+        engine: Any = self.model
+        is_last = engine.is_gradient_accumulation_boundary()
         if is_last and engine.zero_optimization_stage() == 0:
             result = closure()
-            if not all_finite(p.grad for p in self.lightning_module.parameters() if p.grad is not None):
+            if not self._gradients_finite():
                 engine.zero_grad()
-                engine.micro_steps += 1
-                drop_step(trainer)
-                return result
+                engine.micro_steps += 1  # which the engine counts as it steps
+                return self._dropped(result)
             return DeepSpeedStrategy.optimizer_step(self, optimizer, lambda: result, model, **kwargs)
         result = DeepSpeedStrategy.optimizer_step(self, optimizer, closure, model, **kwargs)
-        if is_last and not engine.was_step_applied():
-            drop_step(trainer)
-        return result
+        return self._dropped(result) if is_last and not engine.was_step_applied() else result
 
     def _setup_model_and_optimizer(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         engine, optimizer = super()._setup_model_and_optimizer(*args, **kwargs)

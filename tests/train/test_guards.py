@@ -3,16 +3,21 @@
 import json
 import multiprocessing
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from skyframe.config.skysense import SkySenseRecipe
 from skyframe.data.datamodule import StepSampler
 from skyframe.spec import InputError
 from skyframe.system import SkySense
 from skyframe.train import module
+from skyframe.train.checkpoint import latest
+from skyframe.train.guards import all_finite
+from skyframe.train.module import PretrainModule
 from skyframe.train.progress import read_metrics
 from skyframe.train.run import pretrain
 from skyframe.train.store import Reader
@@ -20,14 +25,12 @@ from tests.distributed import run_ranks
 from tests.system.batches import nano_recipe
 from tests.train.runs import overrides
 
-STEPS = 4
-SHARE = ["train.global_batch=8", f"train.max_steps={STEPS}", "train.accelerator=cpu", "optim.clip_norm=0.5"]
+SHARE = ["train.global_batch=8", "train.max_steps=2", "train.accelerator=cpu", "optim.clip_norm=0.5"]
 LOUD = ["optim.lr=1e-3", "loss.ema_start=0.9", "train.checkpoint_every=1", "train.keep_checkpoints=9"]
-ZERO = ["train.strategy=deepspeed", "train.deepspeed.stage=2"]
-BAD = (1, 4)  # steps of the data: one in the middle, and the last that the run was planned with
+BAD = (0, 2)  # steps of the data: the first, and after a step was taken the last that the readers know of
 CELLS = {
     "ddp": ["train.strategy=ddp", "data.workers=1"],
-    "zero2": [*ZERO, "train.micro_steps=2"],
+    "zero2": ["train.strategy=deepspeed", "train.deepspeed.stage=2", "train.micro_steps=2"],
 }
 
 
@@ -35,77 +38,175 @@ def recipe_of(earth: Path, runs: Path, name: str, *more: str) -> SkySenseRecipe:
     return nano_recipe(*overrides(earth, runs, name, *SHARE, *LOUD, *more))
 
 
-def poison(patch: pytest.MonkeyPatch, bad: tuple[int, ...], micro_steps: int = 1) -> None:
-    """NaN in the Sentinel-2 pixels that the student sees, in the last pass of the named steps of the data."""
-    changed, trained = module.photometric, module.PretrainModule.training_step
-    passes = {"done": 0, "left": 0}
+def in_bad_step(trained: PretrainModule, bad: tuple[int, ...]) -> bool:
+    """Whether this is the last pass of one of the named steps of the data."""
+    at, micro = trained.trainer.datamodule.consumed, trained.recipe.train.micro_steps
+    return at // micro in bad and at % micro == micro - 1
 
-    def step(self, windows, batch_idx):
-        at, passes["done"] = passes["done"], passes["done"] + 1
-        passes["left"] = int(at // micro_steps in bad and at % micro_steps == micro_steps - 1)
-        return trained(self, windows, batch_idx)
+
+def poison_pixels(patch: pytest.MonkeyPatch, bad: tuple[int, ...]) -> None:
+    """NaN in the Sentinel-2 pixels of both views."""
+    changed, step, now = module.photometric, PretrainModule.training_step, {"bad": False}
+
+    def training_step(self, windows, batch_idx):
+        now["bad"] = in_bad_step(self, bad)
+        return step(self, windows, batch_idx)
 
     def photometric(view, *rest):
         view = changed(view, *rest)
-        if passes["left"]:
-            passes["left"] = 0
+        if now["bad"]:
             view.series["s2"].values = view.series["s2"].values * torch.nan
         return view
 
-    patch.setattr(module.PretrainModule, "training_step", step)
+    patch.setattr(PretrainModule, "training_step", training_step)
     patch.setattr(module, "photometric", photometric)
 
 
-def leave_out(patch: pytest.MonkeyPatch, bad: tuple[int, ...], micro_steps: int = 1) -> None:
+def poison_gradient(patch: pytest.MonkeyPatch, bad: tuple[int, ...]) -> None:
+    """A term whose value is 0 and whose gradient is NaN, for one parameter."""
+    step = PretrainModule.training_step
+
+    def training_step(self, windows, batch_idx):
+        weight = next(p for p in self.parameters() if p.requires_grad)
+        harmless = step(self, windows, batch_idx)
+        return harmless + (0 * weight).sqrt().sum() if in_bad_step(self, bad) else harmless
+
+    patch.setattr(PretrainModule, "training_step", training_step)
+
+
+def leave_out(patch: pytest.MonkeyPatch, bad: tuple[int, ...], micro_steps: int) -> None:
     """Let the order of the data pass over the named steps."""
     positions = StepSampler.positions
     kept = [b for b in range(99) if b // micro_steps not in bad]
     patch.setattr(StepSampler, "positions", lambda self, batch: positions(self, kept[batch]))
 
 
-def train_all(rank: int, world: int, earth: Path, runs: Path) -> None:
+def train_all(rank: int, world: int, earth: Path, runs: Path, cells: dict[str, list[str]]) -> None:
     multiprocessing.set_start_method("fork", force=True)  # of readers, as outside of spawned processes
-    for cell, words in CELLS.items():
-        micro = 2 if "train.micro_steps=2" in words else 1
-        for name, change in ((f"{cell}_nan", poison), (f"{cell}_without", leave_out)):
+    for cell, words in cells.items():
+        for name in ("nan", "without"):
+            recipe = recipe_of(earth, runs, f"{cell}_{name}", f"train.devices={world}", *words)
             with pytest.MonkeyPatch.context() as patch:
-                if change is leave_out or rank == 1:
-                    change(patch, BAD, micro)
+                if name == "without":
+                    leave_out(patch, BAD, recipe.train.micro_steps)
+                elif rank == 1:
+                    poison_pixels(patch, BAD)
                 os.environ["WORLD_SIZE"] = str(world)  # Lightning takes it away after each run
-                pretrain(recipe_of(earth, runs, name, f"train.devices={world}", *words), show=False)
+                pretrain(recipe, show=False)
             torch.distributed.barrier()
 
 
 @pytest.fixture(scope="module")
 def runs(earth: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("guards")
-    run_ranks(train_all, earth, folder, timeout_s=240)
+    run_ranks(train_all, earth, folder, CELLS, timeout_s=240)
     return folder
 
 
-def checkpoint(run: Path, step: int) -> Reader:
-    return Reader(run / "checkpoints" / f"step_{step:08d}")
+def tensors(run: Path, step: int) -> dict[str, Tensor]:
+    """Weights, moments, teacher, bank and centres after a step."""
+    reader = Reader(run / "checkpoints" / f"step_{step:08d}")
+    return {n: reader.whole(n) for n in reader.tensors if not n.startswith("random/")}
+
+
+def lines(run: Path, rank: int) -> list[dict]:
+    return [json.loads(line) for line in (run / f"nonfinite_rank{rank}.jsonl").read_text().splitlines()]
+
+
+def assert_same(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
+    assert len(left) > 600 and left.keys() == right.keys()
+    assert [n for n in left if not bool(left[n].isfinite().all()) or not torch.equal(left[n], right[n])] == []
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_every_step_is_bit_equal_to_that_of_a_run_without_the_batch(runs, cell):
-    """Weights, moments, teacher, bank and centres, before and after the dropped step."""
-    for step in range(1, STEPS + 1):
-        left, right = (checkpoint(runs / f"{cell}_{name}", step) for name in ("nan", "without"))
-        names = [n for n in left.tensors if not n.startswith("random/")]
-        assert len(names) > 600 and left.tensors.keys() == right.tensors.keys()
-        assert all(bool(left.whole(n).isfinite().all()) for n in names)
-        assert [n for n in names if not torch.equal(left.whole(n), right.whole(n))] == []
-    ended = left.state()["CubeDataModule"]
+def test_every_step_is_bit_equal_to_that_of_a_run_whose_order_leaves_the_batches_out(runs, cell):
+    for step in (1, 2):
+        assert_same(tensors(runs / f"{cell}_nan", step), tensors(runs / f"{cell}_without", step))
+    state = Reader(runs / f"{cell}_nan" / "checkpoints" / "step_00000002").state()
     micro = 2 if cell == "zero2" else 1
-    assert (ended["consumed"], ended["skipped"]) == ((STEPS + 2) * micro, 2)
+    assert state["CubeDataModule"] == {"consumed": 4 * micro, "replaced": 0, "skipped": 2}
+    assert state["global_step"] == 2
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_losses_and_rates_are_those_of_the_run_without_and_the_skips_are_counted(runs, cell):
+def test_rows_are_those_of_the_run_without_and_count_the_skips(runs, cell):
     left, right = (read_metrics(runs / f"{cell}_{name}") for name in ("nan", "without"))
-    assert [r["step"] for r in left] == [1, 2, 3, 4]
-    assert [r["skipped"] for r in left] == [0, 1, 1, 2]
+    assert [(r["step"], r["skipped"]) for r in left] == [(1, 1), (2, 2)]
     for a, b in zip(left, right, strict=True):
         same = [k for k in a if k.startswith(("loss/", "effective_rank/")) or k in ("total", "lr", "ema_momentum")]
         assert len(same) > 8 and [a[k] for k in same] == [b[k] for k in same]
+
+
+def test_every_rank_lists_its_samples_and_the_one_at_fault_keeps_the_batch(runs):
+    run = runs / "ddp_nan"
+    assert sorted(p.name for p in run.glob("nonfinite*")) == [
+        "nonfinite_rank0.jsonl", "nonfinite_rank1.jsonl",
+        "nonfinite_rank1_batch00000000.pt", "nonfinite_rank1_batch00000002.pt",
+    ]  # fmt: skip
+    innocent, guilty = lines(run, 0), lines(run, 1)
+    assert [(line["step"], line["batch"]) for line in innocent] == [(1, 0), (2, 2)]
+    assert all(set(line["not_finite"]) == {"align/hr-s2", "align/s2-s1", "total"} for line in innocent)
+    assert [(line["step"], line["batch"], line["rank"]) for line in guilty] == [(1, 0, 1), (2, 2, 1)]
+    assert all({"s2/pix", "total"} <= set(line["not_finite"]) for line in guilty)
+    assert all(len(line["index"]) == 4 and set(line["modalities"][0]) == {"hr", "s2", "s1"} for line in guilty)
+    kept = torch.load(run / "nonfinite_rank1_batch00000002.pt", weights_only=True)
+    assert kept["index"].tolist() == guilty[1]["index"] and kept["series"]["s2"]["values"].dtype == torch.uint16
+    assert not set(innocent[1]["index"]) & set(guilty[1]["index"])
+
+
+def test_a_gradient_alone_is_noticed_and_a_resumed_run_drops_the_same_steps(earth, tmp_path, monkeypatch):
+    poison_gradient(monkeypatch, (1, 3))
+    words = ["train.max_steps=3", "train.guards.max_skipped=2"]
+    run = pretrain(recipe_of(earth, tmp_path, "run", *words), show=False)
+    ended, said, rows = tensors(run, 3), lines(run, 0), read_metrics(run)
+    assert [(line["step"], line["batch"], line["not_finite"]) for line in said] == [(2, 1, []), (3, 3, [])]
+    assert [r["skipped"] for r in rows] == [0, 1, 2]
+    shutil.rmtree(run / "checkpoints" / "step_00000003")  # as if killed after step 2 was saved
+    (run / "checkpoints" / "LATEST").write_text("step_00000002")
+    pretrain(recipe_of(earth, tmp_path, "run", *words), resume="auto", show=False)
+    assert_same(ended, tensors(run, 3))
+    assert lines(run, 0) == said and [r["total"] for r in read_metrics(run)] == [r["total"] for r in rows]
+
+
+def test_as_many_in_a_row_as_the_recipe_allows_end_the_run_with_a_sentence(earth, tmp_path, monkeypatch):
+    poison_pixels(monkeypatch, (0, 1))
+    recipe = recipe_of(earth, tmp_path, "run", "train.guards.max_skipped=2")
+    with pytest.raises(InputError, match=r"step 1: 2 times in a row the loss or a gradient was not finite, expected"):
+        pretrain(recipe, show=False)
+    assert [line["batch"] for line in lines(tmp_path / "run", 0)] == [0, 1]
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_nan_infinity_and_a_norm_past_fp32_are_not_finite():
+    good = [torch.tensor([3.0, -4.0]), torch.ones(2, 2)]
+    assert all_finite(good)
+    for value in (float("nan"), float("inf"), 1e30):  # 1e30 squared is past 3.4e38
+        assert not all_finite([*good, torch.tensor([value, 1.0])])
+
+
+def flatten(patch: pytest.MonkeyPatch) -> None:
+    """An objective that is least where all features are the same, in place of telling teacher from student."""
+
+    def spread(self, pairs, drop):
+        far = sum((p.student - p.student.mean((0, 1, 2))).square().mean() for p in pairs.values())
+        return {f"{name}/{level}": far for name in self.heads for level in self.config.granularity}
+
+    patch.setattr(SkySense, "_contrastive", spread)
+
+
+def test_collapse_is_noticed_in_three_rows_while_the_loss_falls(earth, tmp_path, monkeypatch, capsys):
+    flatten(monkeypatch)
+    more = ["train.max_steps=12", "optim.lr=3e-3", "loss.ema_start=0", "loss.ema_end=0", "loss.beta=0"]
+    pretrain(recipe_of(earth, tmp_path, "warned", "train.checkpoint_every=12", *more), show=False)
+    said = capsys.readouterr().err
+    rows = read_metrics(tmp_path / "warned")
+    low = [r["step"] for r in rows if r["feature_std/fused"] < 0.02]
+    assert 2 < low[0] < 10 and low[:3] == [low[0], low[0] + 1, low[0] + 2]
+    assert said.count("features of fused have collapsed") == 1
+    assert f"warning: step {low[2]}: features of fused have collapsed: feature_std 0.0" in said
+    totals = [r["total"] for r in rows[: low[2]]]
+    assert totals[-1] < 0.5 * totals[0] and rows[0]["feature_std/fused"] > 0.3
+    with pytest.raises(InputError, match=rf"step {low[2]}: features of fused have collapsed"):
+        pretrain(recipe_of(earth, tmp_path, "ended", "train.guards.on_collapse=stop", *more), show=False)
+    assert [r["step"] for r in read_metrics(tmp_path / "ended")] == list(range(1, low[2] + 1))
+    assert latest(tmp_path / "ended" / "checkpoints").name == f"step_{low[2] - 1:08d}"
