@@ -12,12 +12,16 @@ from skyframe.spec import InputError
 Rule = tuple[str, Callable[[float], bool]]
 """What is expected, in words, and whether a number is that."""
 
+MAX_SKIPPED = 1000
+"""Bounds how far a run reads on past its plan, before each step."""
+
 CACHE_GB: Rule = ("at least 0.1", lambda v: v >= 0.1)
 COUNT: Rule = ("at least 1", lambda v: v >= 1)
 ZERO_UP: Rule = ("0 or more", lambda v: v >= 0)
 POSITIVE: Rule = ("a positive number", lambda v: v > 0)
 SHARE: Rule = ("a share from 0 to 1", lambda v: 0 <= v <= 1)
 SOME: Rule = ("a share above 0, at most 1", lambda v: 0 < v <= 1)
+SKIPPED: Rule = ("from 1 to 1000", lambda v: 1 <= v <= MAX_SKIPPED)
 STAGE: Rule = ("0, 1, 2 or 3", lambda v: v in (0, 1, 2, 3))
 HALF: Rule = ("from 0 to 0.5", lambda v: 0 <= v <= 0.5)
 BELOW_ONE: Rule = ("at least 0 and below 1", lambda v: 0 <= v < 1)
@@ -27,8 +31,8 @@ RULES: dict[str, Rule] = {
         (
             "data.frames.*", "data.window_px", "data.stride_px", "data.windows_per_shard", "data.regions.num_regions",
             "train.max_steps", "train.global_batch", "train.micro_steps", "train.devices", "train.num_nodes",
-            "train.log_every", "train.checkpoint_every", "train.keep_checkpoints", "train.guards.max_skipped",
-            "train.guards.collapse_rows", "views.crop_px", "views.local_px",
+            "train.log_every", "train.checkpoint_every", "train.keep_checkpoints", "train.guards.collapse_rows",
+            "views.crop_px", "views.local_px",
             "model.aligned_dims", "model.encoders.*.embed_dims", "model.encoders.*.depths",
             "model.encoders.*.num_heads", "model.encoders.*.patch_px", "model.encoders.*.window_px",
             "model.encoders.*.extra_norm_every", "model.encoders.*.train_px", "model.fusion.embed_dims",
@@ -64,6 +68,7 @@ RULES: dict[str, Rule] = {
     ),
     "data.cache.max_gb": CACHE_GB,
     "train.deepspeed.stage": STAGE,
+    "train.guards.max_skipped": SKIPPED,
     "model.fusion.positions": SOME,
     "views.split_least": HALF,
     **dict.fromkeys(

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from skyframe import dist
 from skyframe.calendar import DAY_UNKNOWN
+from skyframe.config.ranges import MAX_SKIPPED
 from skyframe.config.recipe import DataConfig
 from skyframe.config.skysense import SkySenseRecipe
 from skyframe.data.ahead import Read, ReadAhead
@@ -312,7 +313,7 @@ class CubeDataModule(pl.LightningDataModule):
         per_rank = train.global_batch // (train.micro_steps * world)
         self.sampler = StepSampler(train.max_steps * train.micro_steps, per_rank, train.micro_steps, dist.rank(), world)
         self.sampler.start, self.sampler.dropped = self.consumed, self.skipped * train.micro_steps
-        self.sampler.longest *= train.guards.max_skipped  # dropped before each step, at the very most
+        self.sampler.longest *= MAX_SKIPPED  # dropped before each step, at the very most
         workers, dataset = self.recipe.data.workers, self.dataset()
         if self.is_remote:
             width = per_rank * world

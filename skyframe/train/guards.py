@@ -90,7 +90,7 @@ class Guards(pl.Callback):
             raise InputError(
                 f"step {step}: {self.in_a_row} times in a row the loss or a gradient was not finite, expected less "
                 f"than train.guards.max_skipped={self.max_skipped}; look at the samples in {self.run}/{NAME}*.jsonl, "
-                "or start anew with a lower optim.lr"
+                "then start anew with a lower optim.lr or other data, or allow more and add resume=auto"
             )
 
     def _keep(self, data: CubeDataModule, module: PretrainModule, step: int) -> None:

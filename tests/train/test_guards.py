@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from skyframe.config.skysense import SkySenseRecipe
-from skyframe.data.datamodule import StepSampler
+from skyframe.data.datamodule import CubeDataModule, StepSampler
 from skyframe.spec import InputError
 from skyframe.system import SkySense
 from skyframe.train import module
@@ -137,7 +137,7 @@ def test_rows_are_those_of_the_run_without_and_count_the_skips(runs, cell):
         assert len(same) > 8 and [a[k] for k in same] == [b[k] for k in same]
 
 
-def test_every_rank_lists_its_samples_and_the_one_at_fault_keeps_the_batch(runs):
+def test_every_rank_lists_its_samples_and_the_one_at_fault_keeps_the_batch(runs, earth):
     run = runs / "ddp_nan"
     assert sorted(p.name for p in run.glob("nonfinite*")) == [
         "nonfinite_rank0.jsonl", "nonfinite_rank1.jsonl",
@@ -148,7 +148,11 @@ def test_every_rank_lists_its_samples_and_the_one_at_fault_keeps_the_batch(runs)
     assert all(set(line["not_finite"]) == {"align/hr-s2", "align/s2-s1", "total"} for line in innocent)
     assert [(line["step"], line["batch"], line["rank"]) for line in guilty] == [(1, 0, 1), (2, 2, 1)]
     assert all({"s2/pix", "total"} <= set(line["not_finite"]) for line in guilty)
-    assert all(len(line["index"]) == 4 and set(line["modalities"][0]) == {"hr", "s2", "s1"} for line in guilty)
+    dataset = CubeDataModule(recipe_of(earth, runs, "again")).dataset()
+    there = [dataset[2 * 8 + 4 + i] for i in range(4)]  # of rank 1 in the third batch of eight
+    assert guilty[1]["index"] == [sample.index for sample in there] and guilty[1]["epoch"] == [0] * 4
+    held = [{name for name, series in sample.series.items() if series.valid.any()} for sample in there]
+    assert [set(names) for names in guilty[1]["modalities"]] == held and {"s2", "s1"} in held
     kept = torch.load(run / "nonfinite_rank1_batch00000002.pt", weights_only=True)
     assert kept["index"].tolist() == guilty[1]["index"] and kept["series"]["s2"]["values"].dtype == torch.uint16
     assert not set(innocent[1]["index"]) & set(guilty[1]["index"])

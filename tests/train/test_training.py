@@ -12,6 +12,7 @@ import torch
 
 from skyframe.model.teacher import momentum_at
 from skyframe.spec import InputError, find_yaml
+from skyframe.system import skysense
 from skyframe.train.checkpoint import latest
 from skyframe.train.progress import read_metrics
 from skyframe.train.run import load_run, pretrain
@@ -51,6 +52,21 @@ def test_a_run_leaves_recipe_metrics_tensorboard_and_a_checkpoint(earth, tmp_pat
     stored, checkpoint = load_run(run)
     assert stored == recipe and checkpoint.name == "step_00000004"
     assert json.loads((run / "environment.json").read_text())["torch"] == torch.__version__
+
+
+def test_health_is_worked_out_for_logged_rows_alone(earth, tmp_path, monkeypatch):
+    asked, rank = [], skysense.effective_rank
+    monkeypatch.setattr(skysense, "effective_rank", lambda rows: asked.append(len(rows)) or rank(rows))
+    rows, calls = {}, {}
+    for every in (1, 4):
+        words = [f"train.log_every={every}", "train.micro_steps=2", "optim.lr=1e-3"]
+        run = pretrain(nano_recipe(*overrides(earth, tmp_path, f"every_{every}", *words)), show=False)
+        rows[every], calls[every] = read_metrics(run), len(asked)
+        asked.clear()
+    assert [r["step"] for r in rows[4]] == [4]
+    assert 0 < calls[4] <= 4 < calls[1] <= 16  # four sources where they are seen, four steps of two passes each
+    for key in (k for k in rows[4][0] if k.startswith(("effective_rank/", "feature_std/", "teacher_agreement/"))):
+        assert rows[1][3][key] == rows[4][0][key] != rows[1][0][key], key
 
 
 def test_two_runs_of_one_seed_agree_and_another_seed_differs(earth, tmp_path):
