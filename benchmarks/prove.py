@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import strategies
 from benchmarks.tables import Predictions, Scores, collect, differences, paired, table
 from skyframe.config import dump_recipe, load_recipe
 from skyframe.config.evaluate import load_suite
@@ -243,7 +244,12 @@ CELLS = [
     *(Cell(f"mechanisms/seed{s}", partial(mechanisms, s)) for s in SEEDS),
     Cell("real/mixed", mixed),
     *(Cell(f"real/eurosat/seed{s}", partial(eurosat, s)) for s in SEEDS),
-]
+    *(
+        Cell(f"strategies/{w}/{p}x{m}", partial(strategies.equality, CELLS_OF / "strategies", skyframe, w, p, m))
+        for w in strategies.WAYS for p in ((1,) if w == "alone" else (1, 2)) for m in strategies.MICRO
+    ),
+    *(Cell(f"kills/{w}", partial(strategies.killed, CELLS_OF / "kills", w, 0)) for w in strategies.WAYS),
+]  # fmt: skip
 
 
 def stored(cell: Cell) -> dict[str, Any] | None:
@@ -357,18 +363,25 @@ def real_table(answers: list[dict[str, Any]]) -> str:
     return text
 
 
-TABLES = {"learning": learning_table, "mechanisms": mechanisms_table, "real": real_table}
+TABLES = {
+    "learning": learning_table,
+    "mechanisms": mechanisms_table,
+    "real": real_table,
+    "strategies": strategies.equality_table,
+    "kills": strategies.killed_table,
+}
 
 
 def main() -> None:
     """Run what is missing, two cells at a time and family by family, then write the tables of all that is there."""
     words = sys.argv[1:]
-    cubes()
     failed = False
     for family, write in TABLES.items():
         cells = [c for c in CELLS if c.name.startswith(f"{family}/")]
+        chosen = [c for c in cells if not words or any(w in c.name for w in words)]
+        if chosen:
+            strategies.earth(CELLS_OF / family / "earth") if family in ("strategies", "kills") else cubes()
         with ThreadPoolExecutor(2) as pool:
-            chosen = [c for c in cells if not words or any(w in c.name for w in words)]
             failed |= None in list(pool.map(answer, chosen))
         done = [a for a in map(stored, cells) if a is not None]
         if done:

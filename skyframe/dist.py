@@ -52,6 +52,14 @@ def all_max(values: Tensor) -> Tensor:
     return out
 
 
+def all_objects(value: Any) -> list[Any]:
+    """A picklable value of every rank, in rank order, on every rank."""
+    found = [value] * world_size()
+    if active():
+        td.all_gather_object(found, value)
+    return found
+
+
 class _GatherWithGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
@@ -89,3 +97,8 @@ def full_parameters(parameters: Iterable[torch.nn.Parameter]) -> Iterator[None]:
 
     with deepspeed.zero.GatheredParameters(partitioned, modifier_rank=0):
         yield
+
+
+def is_whole(parameter: Tensor) -> bool:
+    """Whether `parameter.data` holds every element on this rank; under ZeRO stage 3 that of small ones mostly does."""
+    return not hasattr(parameter, "ds_id") or bool(parameter.ds_status.name == "AVAILABLE")  # type: ignore[attr-defined]

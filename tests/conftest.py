@@ -1,10 +1,8 @@
 """Fixtures shared by all tests."""
 
-import dataclasses
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -45,21 +43,9 @@ def earth(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def optical_only(earth: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Cube `b` again under another name, with nothing but its Sentinel-2 series."""
-    from skyframe.data.cube import open_cube
-    from skyframe.data.read import read_series
-    from skyframe.data.write import CubeWriter
-    from skyframe.spec import Window
+    from benchmarks.strategies import optical_copy
 
-    whole = open_cube(earth / "b")
-    grid = whole.grid
-    only = dataclasses.replace(whole.spec, modalities={"s2": whole.spec.modalities["s2"]}, labels={})
-    writer = CubeWriter(tmp_path_factory.mktemp("optical") / "optical_only", only, grid, {"from": "cube b"})
-    writer.create("s2", whole.days("s2"))
-    windows = [Window("b", 0.0, x_m, grid.height_m) for x_m in np.arange(0, grid.width_m, grid.height_m)]
-    series = [read_series(whole, window, names=["s2"])["s2"] for window in windows]
-    values, valid = (np.concatenate([getattr(s, key) for s in series], -1) for key in ("values", "valid"))
-    writer.write("s2", 0, 0, values, valid.astype(np.uint8))
-    return writer.finish()
+    return optical_copy(earth / "b", tmp_path_factory.mktemp("optical") / "optical_only")
 
 
 @pytest.fixture(scope="session")

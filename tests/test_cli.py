@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from skyframe.cli import main
 from skyframe.spec import CubeSpec
@@ -94,14 +93,14 @@ def flip(content: bytes) -> bytes:
 
 def future_checkpoint(place: Place) -> list[str]:
     run = place.copied_run()
-    path = latest(run / "checkpoints")
-    torch.save({**torch.load(path, weights_only=True), "skyframe_format": 99}, path)
+    path = latest(run / "checkpoints") / "index.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
     return ["export", str(run), "out"]
 
 
 def damaged_checkpoint(place: Place) -> list[str]:
     run = place.copied_run()
-    edit(latest(run / "checkpoints"), half)
+    edit(latest(run / "checkpoints") / "rank_00000.safetensors", half)
     return ["export", str(run), "out"]
 
 
@@ -259,8 +258,8 @@ WRONG: list[Wrong] = [
     ("export target that is there", out_of_place, "out: exists already, expected a new folder"),
     ("export of no run", lambda p: ["export", str(p.earth), "out"], "no recipe.yaml, expected a run folder"),
     ("export of a run without checkpoint", run_without_checkpoint, "no checkpoint yet"),
-    ("future checkpoint format", future_checkpoint, "checkpoint format 99, expected 1; upgrade skyframe-eo"),
-    ("damaged checkpoint", damaged_checkpoint, "not a readable checkpoint"),
+    ("future checkpoint format", future_checkpoint, "checkpoint format 99, expected 2; upgrade skyframe-eo"),
+    ("damaged checkpoint", damaged_checkpoint, "write the name of another step_* folder"),
     ("unknown suite", lambda p: suite(p, name="quik"), "did you mean 'quick'?"),
     ("typo in a suite key", lambda p: suite(p, "knn.kk=3"), "unknown key 'kk'"),
     ("encoder folder that is none", lambda p: suite(p, encoder=p.earth), "no contract.json, expected a folder"),

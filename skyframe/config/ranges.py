@@ -18,6 +18,7 @@ ZERO_UP: Rule = ("0 or more", lambda v: v >= 0)
 POSITIVE: Rule = ("a positive number", lambda v: v > 0)
 SHARE: Rule = ("a share from 0 to 1", lambda v: 0 <= v <= 1)
 SOME: Rule = ("a share above 0, at most 1", lambda v: 0 < v <= 1)
+STAGE: Rule = ("0, 1, 2 or 3", lambda v: v in (0, 1, 2, 3))
 HALF: Rule = ("from 0 to 0.5", lambda v: 0 <= v <= 0.5)
 BELOW_ONE: Rule = ("at least 0 and below 1", lambda v: 0 <= v < 1)
 
@@ -60,6 +61,7 @@ RULES: dict[str, Rule] = {
         SHARE,
     ),
     "data.cache.max_gb": CACHE_GB,
+    "train.deepspeed.stage": STAGE,
     "model.fusion.positions": SOME,
     "views.split_least": HALF,
     **dict.fromkeys(

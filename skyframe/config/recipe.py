@@ -51,13 +51,24 @@ class OptimConfig:
 
 
 @dataclass(frozen=True)
+class DeepSpeedConfig:
+    """What is shared out over the ranks, and what lies in host memory, under `strategy: deepspeed`."""
+
+    stage: Literal[0, 1, 2, 3] = 1  # shared out: 0 nothing, 1 optimizer states, 2 also gradients, 3 also parameters
+    offload: Literal["none", "optimizer", "parameters"] = "none"  # to host memory; parameters: also the optimizer's
+    overlay: str = ""  # JSON or YAML file of DeepSpeed's own keys, laid over what the recipe means
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """How long, on what, and how often something is written."""
 
     max_steps: int
     global_batch: int  # samples per optimizer step over all ranks; the batch per rank follows
     micro_steps: int = 1  # forward passes per optimizer step; terms that couple samples see global_batch / micro_steps
-    strategy: Literal["auto", "ddp"] = "auto"
+    strategy: Literal["auto", "ddp", "deepspeed"] = "auto"  # auto = one process alone, several by ddp
+    deepspeed: DeepSpeedConfig = field(default_factory=DeepSpeedConfig)
+    recompute: bool = False  # activations of every layer are computed again in the backward pass instead of stored
     devices: int = 1  # processes per node
     num_nodes: int = 1
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -99,6 +110,7 @@ def check_recipe(recipe: Recipe, where: str) -> None:
             f"{where}: optim.betas is {list(recipe.optim.betas)}, expected two numbers such as [0.9, 0.95]"
         )
     _check_cubes(data, where)
+    _check_deepspeed(train, where)
     if not data.modalities:
         raise InputError(f"{where}: data.modalities is empty, expected names such as [s2, s1]")
     ranks = train.devices * train.num_nodes
@@ -107,6 +119,21 @@ def check_recipe(recipe: Recipe, where: str) -> None:
             f"{where}: train.global_batch {train.global_batch} is not a multiple of {ranks} ranks x "
             f"{train.micro_steps} micro_steps; "
             f"use {-(-train.global_batch // (ranks * train.micro_steps)) * ranks * train.micro_steps}"
+        )
+
+
+def _check_deepspeed(train: TrainConfig, where: str) -> None:
+    chosen = train.deepspeed
+    if train.strategy != "deepspeed" and chosen != DeepSpeedConfig():
+        raise InputError(
+            f"{where}: train.deepspeed is set but train.strategy is {train.strategy!r}, which does not read it; set "
+            "train.strategy=deepspeed or leave train.deepspeed out"
+        )
+    least = {"none": 0, "optimizer": 1, "parameters": 3}[chosen.offload]
+    if chosen.stage < least:
+        raise InputError(
+            f"{where}: train.deepspeed.offload {chosen.offload!r} with stage {chosen.stage}, expected stage {least} or "
+            f"more; set train.deepspeed.stage={least} or train.deepspeed.offload=none"
         )
 
 

@@ -194,6 +194,13 @@ def drop_rates(drop_path: float, num_layers: int) -> list[float]:
     return [drop_path * i / max(1, num_layers - 1) for i in range(num_layers)]
 
 
+def recompute_activations(module: nn.Module) -> None:
+    """Let every encoder and fusion inside store no activations of its layers, see `run`."""
+    for part in module.modules():
+        if hasattr(part, "recompute"):
+            part.recompute = True  # type: ignore[assignment]
+
+
 def run(layer: Callable[..., Tensor], recompute: bool, *inputs: Any) -> Tensor:
     """Call a layer; with `recompute` its activations are not stored but computed again in the backward pass."""
     if recompute and torch.is_grad_enabled():

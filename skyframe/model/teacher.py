@@ -7,7 +7,7 @@ import math
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from skyframe import dist
 
@@ -28,8 +28,10 @@ def copy_teacher(student: M) -> M:
 def update_teacher(student: nn.Module, teacher: nn.Module, momentum: float) -> None:
     """`teacher = momentum * teacher + (1 - momentum) * student` in fp32; buffers are copied.
 
-    Call it once per optimizer step, never per micro-step. Under ZeRO stage 3 parameters are gathered one at a time
-    and rank 0 writes.
+    Call it once per optimizer step, never per micro-step. Under ZeRO stage 3 student and teacher are partitioned alike,
+    so every rank averages its own part and nothing is sent; gathering each pair instead would take three collectives
+    per parameter and step. Parameters that stage 3 keeps whole are averaged a second time in their whole copy, which
+    would go stale otherwise.
 
     Args:
         student: module whose parameters and buffers have the teacher's names.
@@ -49,16 +51,35 @@ def update_teacher(student: nn.Module, teacher: nn.Module, momentum: float) -> N
     for name, parameter in ours.items():
         if parameter.dtype != torch.float32:
             raise ValueError(f"teacher: {name} is {parameter.dtype}, expected torch.float32; keep the teacher in fp32")
-    pairs = [(ours[name], theirs[name]) for name in ours]
-    if any(hasattr(t, "ds_id") for t, _ in pairs):
-        for t, s in pairs:
-            with dist.full_parameters([t, s]):
-                if dist.rank() == 0:
-                    t.data.lerp_(s.data.float(), 1.0 - momentum)
-    elif pairs:
-        torch._foreach_lerp_([t.data for t, _ in pairs], [s.data.float() for _, s in pairs], 1.0 - momentum)
+    pairs = [pair for name in ours for pair in _local(ours[name], theirs[name])]
+    if pairs:
+        torch._foreach_lerp_([t for t, _ in pairs], [s.float() for _, s in pairs], 1.0 - momentum)
+    for name in ours:
+        if hasattr(ours[name], "ds_id") and dist.is_whole(ours[name]) and not _is_one(ours[name]):
+            _refresh(ours[name], theirs[name], momentum)
     for name, buffer in teacher.named_buffers():
         buffer.copy_(buffers[name])
+
+
+def _local(teacher: nn.Parameter, student: nn.Parameter) -> list[tuple[Tensor, Tensor]]:
+    """What this rank stores of a pair, element by element the same; a part's padding is averaged too and never read."""
+    if hasattr(teacher, "ds_id"):
+        return [(teacher.ds_tensor.data, student.ds_tensor.data)]  # type: ignore[attr-defined]
+    return [(teacher.data, student.data)]
+
+
+def _is_one(parameter: nn.Parameter) -> bool:
+    """Whether part and whole copy are the same memory, as on a single rank."""
+    return bool(parameter.data.data_ptr() == parameter.ds_tensor.data_ptr())  # type: ignore[attr-defined]
+
+
+def _refresh(teacher: nn.Parameter, student: nn.Parameter, momentum: float) -> None:
+    """Average the whole copy too; the student's is gathered where only parts of it are there."""
+    if dist.is_whole(student):
+        teacher.data.lerp_(student.data.float(), 1.0 - momentum)
+    else:
+        with dist.full_parameters([student]):
+            teacher.data.lerp_(student.data.float(), 1.0 - momentum)
 
 
 def momentum_at(progress: float, start: float, end: float) -> float:

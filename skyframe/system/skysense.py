@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from skyframe import dist
 from skyframe.config.skysense import LossConfig, ModelConfig, SkySenseRecipe, ViewsConfig
 from skyframe.geography import RegionIndex
+from skyframe.model.attention import recompute_activations
 from skyframe.model.factorised import FactorisedEncoder, masked_mean
 from skyframe.model.heads import DistillationHead
 from skyframe.model.health import agreement, effective_rank, feature_std
@@ -70,6 +71,8 @@ class SkySense(nn.Module):
         self.views: ViewsConfig = recipe.views
         self.sources = tuple(recipe.loss.sources) or (*modalities, FUSED)
         self.student = FactorisedEncoder(modalities, recipe.model, regions.num_regions, hash64(recipe.seed, "encoder"))
+        if recipe.train.recompute:
+            recompute_activations(self.student)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(hash64(recipe.seed, "heads") % 2**31)
             head = recipe.model.head

@@ -86,7 +86,11 @@ class PretrainModule(pl.LightningModule):
             {"params": [p for n, p in trainable if _decays(n, p)], "weight_decay": optim.weight_decay},
             {"params": [p for n, p in trainable if not _decays(n, p)], "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=(optim.betas[0], optim.betas[1]))
+        offloaded = (
+            train.strategy == "deepspeed" and train.deepspeed.offload != "none"
+        )  # steps on the CPU, in one kernel
+        betas = (optim.betas[0], optim.betas[1])
+        optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=betas, fused=True if offloaded else None)
         floor = optim.min_lr / optim.lr
 
         def scale(step: int) -> float:

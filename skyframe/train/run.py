@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -10,20 +11,24 @@ import shutil
 import subprocess
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.strategies import DDPStrategy
 
 import skyframe
 from skyframe import dist
 from skyframe.config import dump_recipe, recipe_from_tree
+from skyframe.config.recipe import TrainConfig
 from skyframe.config.skysense import SkySenseRecipe
 from skyframe.data.datamodule import CubeDataModule
 from skyframe.spec import InputError, load_yaml
-from skyframe.train.checkpoint import Checkpoints, latest, read_checkpoint
+from skyframe.train.checkpoint import Checkpoints, latest
+from skyframe.train.deepspeed_config import keep_config
 from skyframe.train.module import PretrainModule
 from skyframe.train.progress import ProgressLog, read_metrics
+from skyframe.train.store import Reader
+from skyframe.train.strategy import Sharded, UncastInputs, strategy_of
 from skyframe.train.teacher_callback import AfterStep
 
 
@@ -49,11 +54,11 @@ def pretrain(recipe: SkySenseRecipe, resume: str = "no", show: bool = True) -> P
     datamodule = CubeDataModule(recipe)
     module = PretrainModule(recipe, datamodule.modalities, datamodule.regions)
     fresh = not run.exists()
-    _describe(run, recipe)
+    _describe(run, recipe, checkpoint)
     try:
         with warnings.catch_warnings():
             _quiet()
-            trainer = _trainer(recipe, run, show)
+            trainer = _trainer(recipe, run, show, sum(p.numel() for p in module.parameters() if p.requires_grad))
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     except InputError as error:
         if fresh and not read_metrics(run):  # not one step: the corrected run may have the name
@@ -62,14 +67,22 @@ def pretrain(recipe: SkySenseRecipe, resume: str = "no", show: bool = True) -> P
     return run
 
 
-def _trainer(recipe: SkySenseRecipe, run: Path, show: bool) -> pl.Trainer:
+def _trainer(recipe: SkySenseRecipe, run: Path, show: bool, num_parameters: int) -> pl.Trainer:
     train = recipe.train
+    strategy = strategy_of(recipe, num_parameters)
+    arithmetic: dict[str, Any] = {"precision": train.precision}
+    if isinstance(strategy, Sharded):  # which has its own autocast, around fp32 parameters
+        arithmetic = {"plugins": [UncastInputs("32-true")]}
+        if dist.is_leader() and strategy.config is not None:
+            text = keep_config(strategy.config, run)
+            if show:
+                print(f"DeepSpeed is told, and {run / 'deepspeed.json'} keeps:\n{text}", end="", flush=True)
     return pl.Trainer(
         accelerator=train.accelerator,
         devices=train.devices,
         num_nodes=train.num_nodes,
-        strategy=_strategy(recipe),
-        precision=train.precision,
+        strategy=strategy,
+        **arithmetic,
         max_steps=train.max_steps,
         max_epochs=-1,
         accumulate_grad_batches=train.micro_steps,
@@ -86,19 +99,6 @@ def _trainer(recipe: SkySenseRecipe, run: Path, show: bool) -> pl.Trainer:
             Checkpoints(run / "checkpoints", train.checkpoint_every, train.keep_checkpoints),
         ],
     )
-
-
-def _strategy(recipe: SkySenseRecipe) -> DDPStrategy | str:
-    """DDP where there are several ranks or the recipe asks for it.
-
-    Buffers are not broadcast: the system keeps them equal itself, and a paper-sized prototype bank would send 839 MB
-    in every forward pass. Unused parameters are searched for only where no term reaches the fusion: otherwise every
-    rank gives every parameter a gradient in every step.
-    """
-    train = recipe.train
-    if train.strategy == "ddp" or train.devices * train.num_nodes > 1:
-        return DDPStrategy(broadcast_buffers=False, find_unused_parameters=not recipe.teaches_fusion)
-    return "auto"
 
 
 def _own_words(error: InputError) -> str:
@@ -121,22 +121,42 @@ def _find_start(run: Path, recipe: SkySenseRecipe, resume: str) -> Path | None:
                 f"{run}: a run of this name is there already; add resume=auto to continue it, or choose another name="
             )
         if saved.read_text() != dump_recipe(recipe):
-            raise InputError(
-                f"{saved}: the run was started with another recipe, expected the same to resume; choose another name="
-            )
+            before = recipe_from_tree(load_yaml(saved), str(saved))
+            if _what(before) != _what(recipe):
+                raise InputError(
+                    f"{saved}: the run was started with another recipe, expected the same to resume (apart from how it "
+                    "is run: strategy, devices, workers and how often is saved); choose another name="
+                )
     if checkpoint is not None:
-        read_checkpoint(checkpoint)
+        Reader(checkpoint)
     return checkpoint
 
 
-def _describe(run: Path, recipe: SkySenseRecipe) -> None:
-    """Make the run folder and say in it what runs; the recipe is never changed after."""
+def _what(recipe: SkySenseRecipe) -> SkySenseRecipe:
+    """The recipe without what decides how a run is done but not what it computes: free on resume."""
+    plain = TrainConfig(max_steps=1, global_batch=1)
+    free = {name: getattr(plain, name) for name in FREE}
+    data = dataclasses.replace(recipe.data, workers=0, cache=None)
+    return dataclasses.replace(recipe, data=data, train=dataclasses.replace(recipe.train, **free))
+
+
+FREE = (
+    "strategy", "deepspeed", "recompute", "devices", "num_nodes", "accelerator", "threads",
+    "log_every", "checkpoint_every", "keep_checkpoints",
+)  # fmt: skip
+"""Fields of `train:` that may differ from those that a run was started with."""
+
+
+def _describe(run: Path, recipe: SkySenseRecipe, checkpoint: Path | None) -> None:
+    """Make the run folder and say in it what runs; the recipe is never changed after, changed ways stand beside it."""
     if not dist.is_leader():
         return
     run.mkdir(parents=True, exist_ok=True)
     saved = run / "recipe.yaml"
     if not saved.is_file():
         saved.write_text(dump_recipe(recipe))
+    elif checkpoint is not None and saved.read_text() != dump_recipe(recipe):
+        (run / f"recipe_from_{checkpoint.name}.yaml").write_text(dump_recipe(recipe))
     (run / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n")
 
 
@@ -187,5 +207,6 @@ def _quiet() -> None:
         r".*`broadcast_buffers` is deprecated.*",  # its successor would send the bank once more
         r".*in eval mode at the start of training.*",  # the teacher
         r".*LeafSpec.*",
+        r".*`torch.distributed.(all_gather_into|reduce_scatter)_tensor` is deprecated.*",  # by DeepSpeed
     ):
         warnings.filterwarnings("ignore", message=text)

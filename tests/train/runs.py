@@ -13,6 +13,8 @@ from skyframe.data.datamodule import CubeDataModule, StepSampler
 from skyframe.sample import Batch
 from skyframe.train.checkpoint import latest, read_checkpoint
 from skyframe.train.module import PretrainModule
+from skyframe.train.shards import MOMENTS
+from skyframe.train.store import Reader
 from tests.system.batches import NANO
 
 SHIPPED = (
@@ -87,7 +89,7 @@ def modalities_by_rank(recipe: SkySenseRecipe, world: int) -> list[list[set[str]
     return ranks
 
 
-def assert_near(left: dict[str, Any], right: dict[str, Any], recipe: SkySenseRecipe, least_heard: int) -> None:
+def assert_near(left: Path, right: Path, recipe: SkySenseRecipe, least_heard: int) -> None:
     """Gradient averages agree to rounding, and weights where the gradient is more than rounding.
 
     Adam divides a gradient by its own size, so a weight whose true gradient is 0 (a query's bias, attention over a
@@ -99,12 +101,12 @@ def assert_near(left: dict[str, Any], right: dict[str, Any], recipe: SkySenseRec
     begun = dict(module.named_parameters())
     names = {id(p): n for n, p in begun.items()}
     groups = module.configure_optimizers()["optimizer"].param_groups
-    moments = [checkpoint["optimizer_states"][0]["state"] for checkpoint in (left, right)]
-    weights = [checkpoint["state_dict"] for checkpoint in (left, right)]
-    loudest = max(float(m["exp_avg"].abs().max()) for m in moments[0].values())
+    readers = [Reader(latest(run / "checkpoints")) for run in (left, right)]
+    weights = [reader.state_dict() for reader in readers]
+    loudest = max(float(readers[0].whole(n).abs().max()) for n in readers[0].tensors if n.startswith("exp_avg/"))
     num_heard = 0
-    for number, name in enumerate(names[id(p)] for group in groups for p in group["params"]):
-        a, b = (m[number] for m in moments)
+    for name in (names[id(p)] for group in groups for p in group["params"]):
+        a, b = ({m: reader.whole(f"{m}/{name}") for m in MOMENTS} for reader in readers)
         assert float((a["exp_avg"] - b["exp_avg"]).abs().max()) < 3e-5 * loudest, name
         heard = a["exp_avg_sq"].sqrt() > 1e-4 * loudest
         way = (weights[0][name] - begun[name].detach())[heard].norm()
