@@ -14,16 +14,18 @@ def effective_rank(features: Tensor) -> Tensor:
         features: `[R, D]`, any float dtype; computed in fp32.
 
     Returns:
-        Scalar between 1 (all rows on one line, or no spread at all) and D.
+        Scalar between 1 (all rows on one line, or no spread at all) and D; nan where a feature is not finite.
 
     Source: Roy and Vetterli, EUSIPCO 2007.
     """
     rows = features.float() - features.float().mean(0)
-    share = torch.linalg.eigvalsh(rows.T @ rows / max(1, len(rows))).clamp_min(0)
+    covariance = rows.T @ rows / max(1, len(rows))
+    finite = covariance.isfinite().all()
+    share = torch.linalg.eigvalsh(torch.where(finite, covariance, 0.0)).clamp_min(0)  # which raises on nan
     total = share.sum()
     share = share / total.clamp_min(1e-12)
     rank = torch.exp(-(share * share.clamp_min(1e-30).log()).sum())
-    return torch.where(total > 1e-12, rank, 1.0)
+    return torch.where(finite, torch.where(total > 1e-12, rank, 1.0), torch.nan)
 
 
 @torch.no_grad()
