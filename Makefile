@@ -38,7 +38,7 @@ demo: $(RUNTIME)  ## simulate, pretrain, export, score, report: the whole way on
 	bash recipes/demo.sh
 
 test: lint  ## lint, then all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(COMPLETE)  ## ruff and mypy
 	$(BIN)/ruff check .

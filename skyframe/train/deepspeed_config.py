@@ -33,6 +33,11 @@ OWNED = {
 """Keys that an overlay may not hold, and where the recipe says the same."""
 
 
+def bucket_elements(num_parameters: int) -> int:
+    """Gradients that are sent together: an eighth of all, within bounds, and an even number as DeepSpeed wants."""
+    return max(MIN_BUCKET, min(MAX_BUCKET, num_parameters // 8)) // 2 * 2
+
+
 def deepspeed_config(recipe: Recipe, num_parameters: int, on_gpu: bool) -> dict[str, Any]:
     """What DeepSpeed is told.
 
@@ -52,7 +57,7 @@ def deepspeed_config(recipe: Recipe, num_parameters: int, on_gpu: bool) -> dict[
     """
     train = recipe.train
     chosen = train.deepspeed
-    bucket = max(MIN_BUCKET, min(MAX_BUCKET, num_parameters // 8)) // 2 * 2  # DeepSpeed wants an even number
+    bucket = bucket_elements(num_parameters)
     zero: dict[str, Any] = {
         "stage": chosen.stage,
         "contiguous_gradients": True,

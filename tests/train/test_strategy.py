@@ -26,6 +26,7 @@ from tests.distributed import run_ranks
 from tests.system.batches import nano_recipe
 from tests.train.runs import modalities_by_rank, overrides
 
+pytestmark = pytest.mark.xdist_group("strategies")  # they share runs of two ranks that take a minute
 STEPS = 4
 LOUD = ["optim.clip_norm=0.5", "loss.ema_start=0.9", "optim.lr=1e-3", "optim.warmup_steps=2"]
 SHARE = ["train.global_batch=8", f"train.max_steps={STEPS}", "train.accelerator=cpu", "views.drop_frames=0.3"]

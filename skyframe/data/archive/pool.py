@@ -7,6 +7,7 @@ So files are read, and chunks decoded, into memory that stays.
 from __future__ import annotations
 
 import os
+import resource
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -30,6 +31,15 @@ MAX_ABSENT = 100_000
 """Keys of absent chunks that are remembered."""
 
 T = TypeVar("T", bound=Opened)
+
+MOST_HANDLES = 2048
+
+
+def handles() -> int:
+    """Files that a pool keeps open: a quarter of what this process may."""
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MOST_HANDLES if allowed == resource.RLIM_INFINITY else min(MOST_HANDLES, max(16, allowed // 4))
+
 
 KeyOf = Callable[[Sequence[int]], str]
 
@@ -76,7 +86,7 @@ class _File:
 class OpenedPool:
     """Least recently used dropped first; a child process starts with an empty one, so `limit` bounds its handles."""
 
-    limit: int = 256
+    limit: int = field(default_factory=handles)
     opened: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict)
     absent: set[Hashable] = field(default_factory=set)
     kept: tuple[Any, Any] | None = None

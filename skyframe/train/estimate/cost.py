@@ -224,15 +224,15 @@ def estimate(
     Time is operations (recomputed ones too) over the share `mfu` of the peak, plus what waits for the network. Reading
     is taken to keep up.
     """
-    bf16, trained = in_bf16(recipe), sum(p.trainable for p in parts)
+    trained = sum(p.trainable for p in parts)
     speed = cluster.peak_flops * cluster.mfu
     backward_s = step.backward_flops / speed
     compute_s = micro_steps * (step.forward_flops / speed + backward_s)
-    traffic = strategy_traffic(stage, trained, step, bf16, micro_steps, num_gpus)
+    traffic = strategy_traffic(stage, trained, step, micro_steps, num_gpus)
     traffic += system_traffic(recipe, step, micro_steps, num_gpus)
     every = stage in (2, 3)  # gradients go out in every micro-step
     waits = exposed_seconds(traffic, cluster.network, num_gpus, compute_s, backward_s * (micro_steps if every else 1))
-    memory = memory_of(parts, step, stage, num_gpus, bf16, micro_steps)
+    memory = memory_of(parts, step, stage, num_gpus, micro_steps)
     return Estimate(stage, micro_steps, micro_batch, memory, traffic, compute_s, waits)
 
 

@@ -8,15 +8,13 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from skyframe.train.deepspeed_config import bucket_elements
 from skyframe.train.estimate.rehearsal import Rehearsal
 
 Stage = Literal["ddp", 0, 1, 2, 3]
 """`ddp`, or DeepSpeed with a ZeRO stage."""
 
 STAGES: tuple[Stage, ...] = ("ddp", 0, 1, 2, 3)
-
-BUCKET_ELEMENTS = 500_000_000
-"""Gradients that DeepSpeed joins for one collective (its `reduce_bucket_size`)."""
 
 LIVE_ELEMENTS = 1_000_000_000
 """Most parameters that ZeRO-3 keeps whole at a time (its `stage3_max_live_parameters`)."""
@@ -79,7 +77,7 @@ class Memory:
 
     parameters: int
     gradients: int
-    optimizer: int  # AdamW's two moments, and fp32 master weights where the model's are bf16
+    optimizer: int  # AdamW's two moments, and ZeRO's master weights
     teacher: int
     bank: int  # prototype bank, centres and other buffers
     buckets: int  # gradients on their way to other ranks, and parameters gathered from them
@@ -113,22 +111,21 @@ def memory_of(
     step: Rehearsal,
     stage: Stage,
     num_ranks: int,
-    bf16: bool,
     micro_steps: int = 1,
 ) -> Memory:
     """Memory of a rank by what each strategy keeps.
 
-    Bytes per trainable parameter (N ranks; float32 in brackets where it differs):
+    Bytes per trainable parameter (N ranks), in bf16-mixed as in float32:
 
         strategy    parameters  gradients  buckets        optimizer
         ddp         4           4          4              8
-        ZeRO-0      2 (4)       2 (4)      two buckets    12 (8)
-        ZeRO-1      2 (4)       2 (4)      two buckets    12 / N
-        ZeRO-2      2 (4)       2/N (4/N)  two buckets    12 / N
-        ZeRO-3      2/N (4/N)   2/N (4/N)  and live ones  12 / N
+        ZeRO-0      4           4          two buckets    8
+        ZeRO-1      4           4          two buckets    12 / N
+        ZeRO-2      4           4 / N      two buckets    12 / N
+        ZeRO-3      4 / N       4 / N      and live ones  12 / N
 
-    DDP under bf16-mixed keeps float32 weights and copies them to bf16 while a pass lasts. ZeRO keeps a float32 master
-    even of float32 weights. The teacher is float32 everywhere, whole on every rank except under ZeRO-3; the bank is
+    Under bf16-mixed every strategy keeps float32 weights and copies them to bf16 while a pass lasts. ZeRO keeps a
+    master copy even of float32 weights. The teacher is float32, whole on every rank except under ZeRO-3; the bank is
     whole on every rank.
 
     Args:
@@ -136,7 +133,6 @@ def memory_of(
         step: of one micro-step of this rank's micro batch.
         stage: strategy.
         num_ranks: N.
-        bf16: precision bf16-mixed, else 32-true.
         micro_steps: passes per optimizer step; statistics that wait for it add up.
 
     Source: Rajbhandari et al., SC 2020 (arXiv 1910.02054) section 3, and DeepSpeed's stage_1_and_2.py and stage3.py.
@@ -145,21 +141,19 @@ def memory_of(
     trained = sum(p.trainable for p in parts)
     towers = sum(p.frozen for p in parts if p.name.startswith("teacher"))
     frozen = sum(p.frozen for p in parts) - towers
-    low = 2 if bf16 and stage != "ddp" else 4
     share = [num_ranks if stage != "ddp" and stage >= s else 1 for s in (1, 2, 3)]
-    master = 4 if (stage == 0 and bf16) or (stage != "ddp" and stage >= 1) else 0
-    in_flight = trained if stage == "ddp" else 2 * min(BUCKET_ELEMENTS, trained)
+    master = 4 if stage != "ddp" and stage >= 1 else 0
+    in_flight = trained if stage == "ddp" else 2 * min(bucket_elements(trained), trained)
     if stage == 3:
         in_flight += min(LIVE_ELEMENTS, trained + frozen + towers)
-    copies = step.copies_bytes if stage == "ddp" else 0
     update = 4 * trained // share[0] + (4 * trained // share[0] if master else 0)  # Adam's square roots, fp32 gradients
-    pass_bytes = step.peak_bytes + copies + (micro_steps - 1) * step.kept_bytes
+    pass_bytes = step.peak_bytes + step.copies_bytes + (micro_steps - 1) * step.kept_bytes
     return Memory(
-        parameters=low * (trained + frozen) // share[2],
-        gradients=low * trained // share[1],
+        parameters=4 * (trained + frozen) // share[2],
+        gradients=4 * trained // share[1],
         optimizer=(8 + master) * trained // share[0],
         teacher=4 * towers // share[2],
         bank=sum(p.buffer_bytes for p in parts),
-        buckets=low * in_flight,
+        buckets=4 * in_flight,
         activations=max(pass_bytes, update),
     )

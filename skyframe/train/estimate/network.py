@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from skyframe.config.skysense import SkySenseRecipe
-from skyframe.train.estimate.memory import BUCKET_ELEMENTS, Stage
+from skyframe.train.deepspeed_config import bucket_elements
+from skyframe.train.estimate.memory import Stage
 from skyframe.train.estimate.rehearsal import Rehearsal, Sent, wire_bytes
 
 LATENCY_S = 20e-6
@@ -49,9 +50,7 @@ class Traffic:
     hides_behind: Literal["backward", "passes", "nothing"]  # what it can run beside
 
 
-def strategy_traffic(
-    stage: Stage, trainable: int, step: Rehearsal, bf16: bool, micro_steps: int, num_ranks: int
-) -> list[Traffic]:
+def strategy_traffic(stage: Stage, trainable: int, step: Rehearsal, micro_steps: int, num_ranks: int) -> list[Traffic]:
     """What the strategy itself sends in one optimizer step.
 
     DDP sums float32 gradients once. ZeRO-0, 1 and 2 sum gradients in the parameters' type (as DeepSpeed does it, by
@@ -63,14 +62,12 @@ def strategy_traffic(
         stage: strategy.
         trainable: parameters that want a gradient.
         step: of one micro-step, for what ZeRO-3 gathers.
-        bf16: precision bf16-mixed, else 32-true.
         micro_steps: passes per optimizer step.
         num_ranks: N; one rank sends nothing.
     """
     if num_ranks == 1:
         return []
-    low = 2 if bf16 and stage != "ddp" else 4
-    size, buckets = low * trainable, math.ceil(trainable / BUCKET_ELEMENTS)
+    size, buckets = 4 * trainable, math.ceil(trainable / bucket_elements(trainable))
     if stage == "ddp":
         return [Traffic("gradients", "all_reduce", math.ceil(size / DDP_BUCKET_BYTES), size, "backward")]
     norm = Traffic("gradient norm", "all_reduce", 1, 4, "nothing")
@@ -83,7 +80,7 @@ def strategy_traffic(
             Traffic("new parameters", "all_gather", buckets, size, "nothing"),
             norm,
         ]
-    gathered = 2 * low * step.trained_uses + 4 * step.frozen_uses  # again in the backward pass; a float32 teacher
+    gathered = 4 * (2 * step.trained_uses + step.frozen_uses)  # the trained ones again in the backward pass
     calls = 2 * step.trained_calls + step.frozen_calls
     return [
         Traffic("parameters", "all_gather", calls * micro_steps, gathered * micro_steps, "passes"),

@@ -34,21 +34,21 @@ def taken(gib: float, activations: int = 30 * GIB, splits=(1,)):
 
 
 def test_two_billion_parameters_take_zero_1_on_80_gib():
-    """49 GB of DDP beside 32 GB of activations are too much; ZeRO-1 needs 22 GB beside them."""
+    """49 GB of DDP beside 32 GB of activations are too much; ZeRO-1 needs 29 GB beside them."""
     assert taken(80) == (1, 1)
 
 
 def test_the_simplest_that_fits_is_taken():
     assert taken(200) == ("ddp", 1)
-    assert taken(53.5) == (2, 1), "18.3 GB beside the activations"
-    assert taken(44) == (3, 1)
+    assert taken(58) == (2, 1), "22.4 GB beside the activations"
+    assert taken(48) == (3, 1)
     assert taken(30) is None
 
 
 def test_more_micro_steps_come_before_zero_3_and_after_zero_2():
-    assert taken(44, splits=(1, 2, 4)) == (1, 2)
-    assert taken(53.5, splits=(1, 2, 4)) == (2, 1)
-    assert taken(20, splits=(1, 2, 4)) == (3, 4)
+    assert taken(48, splits=(1, 2, 4)) == (1, 2)
+    assert taken(58, splits=(1, 2, 4)) == (2, 1)
+    assert taken(24, splits=(1, 2, 4)) == (3, 4)
 
 
 def test_time_by_hand():
@@ -80,14 +80,14 @@ def test_the_paper_recipe_takes_zero_1_on_80_gpus():
     chosen = plan.chosen
     assert (chosen.stage, chosen.micro_batch, chosen.micro_steps) == (1, 3, 1)
     assert not plan.estimates["ddp"].memory.fits(80 * GIB)
-    assert 45 * GIB < chosen.memory.total < 60 * GIB
+    assert 55 * GIB < chosen.memory.total < 65 * GIB
     operations = (plan.step.forward_flops + plan.step.backward_flops) / 3
     assert operations == pytest.approx(4 * 6.58e12, rel=0.05), "the reference's count without heads, 3 G + G"
     assert 24_600 < plan.gpu_hours < 27_000
     efficiencies = [plan.scaling[n].efficiency for n in (8, 32, 128)]
     assert 0.9 < efficiencies[2] < efficiencies[1] < efficiencies[0] < 1
     assert closing_line(plan).startswith(
-        "take ZeRO-1 with a micro batch of 3 per GPU, train.micro_steps=1: 51.8 GiB of"
+        "take ZeRO-1 with a micro batch of 3 per GPU, train.micro_steps=1: 61.2 GiB of"
     )
 
 

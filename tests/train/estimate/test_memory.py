@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from skyframe.train.estimate.memory import BUCKET_ELEMENTS, RESERVE_BYTES, Part, memory_of, parts_of, usable
+from skyframe.train.deepspeed_config import bucket_elements
+from skyframe.train.estimate.memory import RESERVE_BYTES, Part, memory_of, parts_of, usable
 from skyframe.train.estimate.model import loss_of, system_on_meta
 from tests.train.estimate.test_network import STEP
 from tests.train.estimate.whole import small, system, tiny, windows
@@ -33,7 +34,7 @@ def test_what_is_held_after_a_real_step_is_foretold(overrides):
     loss_of(recipe, real, windows(recipe, 1)).backward()
     optimizer.step()
     real.after_step(0.0)
-    told = memory_of(parts, STEP, "ddp", 1, bf16=False)
+    told = memory_of(parts, STEP, "ddp", 1)
     towers = [*real.teacher.parameters(), *real.teacher_heads.parameters()]
     held = {id(p) for p in towers}
     assert told.teacher == size(towers)
@@ -59,42 +60,33 @@ def test_parts_hold_every_parameter_and_buffer_once(recipe):
     assert by_name["teacher.geo"].buffer_bytes == 0, "the bank is one"
 
 
-def test_strategies_by_hand_for_two_billion_parameters_on_eight_gpus_in_bf16():
+def test_strategies_by_hand_for_two_billion_parameters_on_eight_gpus():
     """GB (10^9 bytes) of weights, gradients, optimizer, teacher, bank and buckets."""
 
     def told(stage):
-        m = memory_of(TWO_BILLION, STEP, stage, 8, bf16=True)
+        m = memory_of(TWO_BILLION, STEP, stage, 8)
         return [x / 1e9 for x in (m.parameters, m.gradients, m.optimizer, m.teacher, m.bank, m.buckets)]
 
     assert told("ddp") == [8, 8, 16, 8, 0.8, 8]
-    assert told(0) == [4, 4, 24, 8, 0.8, 2]
-    assert told(1) == [4, 4, 3, 8, 0.8, 2]
-    assert told(2) == [4, 0.5, 3, 8, 0.8, 2]
-    assert told(3) == [0.5, 0.5, 3, 1, 0.8, 4], "two buckets of 1 GB and 1 G parameters that are whole"
-    assert 2 * 2 * BUCKET_ELEMENTS == 2e9
-
-
-def test_strategies_by_hand_in_float32():
-    def told(stage):
-        m = memory_of(TWO_BILLION, STEP, stage, 8, bf16=False)
-        return [x / 1e9 for x in (m.parameters, m.gradients, m.optimizer)]
-
-    assert (told("ddp"), told(0)) == ([8, 8, 16], [8, 8, 16])
-    assert (told(1), told(2), told(3)) == ([8, 8, 3], [8, 1, 3], [1, 1, 3])
+    assert told(0) == [8, 8, 16, 8, 0.8, 1.6]
+    assert told(1) == [8, 8, 3, 8, 0.8, 1.6]
+    assert told(2) == [8, 1, 3, 8, 0.8, 1.6]
+    assert told(3) == [1, 1, 3, 1, 0.8, 5.6], "two buckets of 0.8 GB and 1 G parameters that are whole"
+    assert 4 * bucket_elements(2_000_000_000) == 8e8
 
 
 def test_activations_are_the_larger_of_a_pass_and_the_optimizers_temporaries():
     few = [Part("student", 10, 0, 0)]
-    assert memory_of(few, STEP, "ddp", 1, bf16=False).activations == STEP.peak_bytes
-    assert memory_of(few, STEP, "ddp", 1, False, micro_steps=4).activations == STEP.peak_bytes + 3 * STEP.kept_bytes
-    assert memory_of(TWO_BILLION, STEP, "ddp", 8, bf16=True).activations == 4 * 2_000_000_000
-    assert memory_of(TWO_BILLION, STEP, 1, 8, bf16=True).activations == 8 * 2_000_000_000 // 8
+    assert memory_of(few, STEP, "ddp", 1).activations == STEP.peak_bytes
+    assert memory_of(few, STEP, "ddp", 1, micro_steps=4).activations == STEP.peak_bytes + 3 * STEP.kept_bytes
+    assert memory_of(TWO_BILLION, STEP, "ddp", 8).activations == 4 * 2_000_000_000
+    assert memory_of(TWO_BILLION, STEP, 1, 8).activations == 8 * 2_000_000_000 // 8
 
 
 def test_a_device_is_filled_up_to_its_usable_share():
     whole = 80 * 2**30
     assert usable(whole) == pytest.approx(0.95 * (whole - RESERVE_BYTES), abs=1)
-    held = memory_of(TWO_BILLION, STEP, 1, 8, bf16=True)
+    held = memory_of(TWO_BILLION, STEP, 1, 8)
     assert held.total == sum(vars(held).values())
     fitting = int(held.total / 0.95) + RESERVE_BYTES + 2
     assert held.fits(fitting) and not held.fits(fitting - 10)

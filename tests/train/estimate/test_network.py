@@ -59,7 +59,7 @@ def test_bytes_that_gloo_ranks_send_are_foretold(world, overrides):
     step = rehearse(made, lambda: Passes(made)(meta, meta), bf16=False, num_ranks=world)
     trained = sum(p.trainable for p in parts_of(made))
     told = {
-        "gradients": [(t.kind, t.bytes) for t in strategy_traffic("ddp", trained, step, False, 1, world)],
+        "gradients": [(t.kind, t.bytes) for t in strategy_traffic("ddp", trained, step, 1, world)],
         "losses": [(s.kind, s.bytes) for s in step.sent],
         "after_step": [(s.kind, s.bytes) for s in after_step_sent(recipe, world, num_regions=2)],
     }
@@ -71,16 +71,16 @@ def test_bytes_that_gloo_ranks_send_are_foretold(world, overrides):
 
 def test_traffic_of_every_strategy_by_hand():
     def told(stage, micro_steps=1):
-        return [(t.what, t.kind, t.bytes) for t in strategy_traffic(stage, 1000, STEP, True, micro_steps, 8)]
+        return [(t.what, t.kind, t.bytes) for t in strategy_traffic(stage, 1000, STEP, micro_steps, 8)]
 
     norm = ("gradient norm", "all_reduce", 4)
     assert told("ddp", 4) == [("gradients", "all_reduce", 4000)], "float32, once per step"
-    assert told(0) == [("gradients", "all_reduce", 2000)]
-    assert told(1, 4) == [("gradients", "all_reduce", 2000), ("new parameters", "all_gather", 2000), norm]
-    assert told(2, 4) == [("gradients", "all_reduce", 8000), ("new parameters", "all_gather", 2000), norm]
-    gathered = 2 * (2 * 2 * 1000 + 4 * 400)  # two micro-steps, forward and backward in bf16, the float32 teacher once
-    assert told(3, 2) == [("parameters", "all_gather", gathered), ("gradients", "reduce_scatter", 4000), norm]
-    assert strategy_traffic(3, 1000, STEP, True, 1, 1) == [], "one rank sends nothing"
+    assert told(0) == [("gradients", "all_reduce", 4000)]
+    assert told(1, 4) == [("gradients", "all_reduce", 4000), ("new parameters", "all_gather", 4000), norm]
+    assert told(2, 4) == [("gradients", "all_reduce", 16000), ("new parameters", "all_gather", 4000), norm]
+    gathered = 2 * (2 * 4 * 1000 + 4 * 400)  # two micro-steps, forward and backward, the teacher once
+    assert told(3, 2) == [("parameters", "all_gather", gathered), ("gradients", "reduce_scatter", 8000), norm]
+    assert strategy_traffic(3, 1000, STEP, 1, 1) == [], "one rank sends nothing"
 
 
 def test_traffic_of_the_system_by_hand():
