@@ -52,7 +52,7 @@ def recipe_from_tree(tree: Any, where: str) -> SkySenseRecipe:
                 f"{where}: model.preset {preset!r} is not one of "
                 f"{', '.join(presets)}{did_you_mean(str(preset), presets)}"
             )
-        tree = {**tree, "model": _merge(presets[preset], model)}
+        tree = {**tree, "model": merge(presets[preset], model)}
     recipe: SkySenseRecipe = build(SCHEMAS[system], tree, where)
     recipe.check(where)
     return recipe
@@ -79,7 +79,7 @@ def read_tree(folder: str, name_or_path: str | Path) -> dict[str, Any]:
         trees.append(tree)
     merged: dict[str, Any] = {}
     for tree in reversed(trees):
-        merged = _merge(merged, tree)
+        merged = merge(merged, tree)
     return merged
 
 
@@ -114,9 +114,10 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(plain(dataclasses.asdict(recipe)), sort_keys=False)
 
 
-def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain values of `top` over those of `base`, mappings key by key."""
     merged = dict(base)
     for key, value in top.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged

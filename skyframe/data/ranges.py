@@ -16,7 +16,7 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -149,11 +149,8 @@ class RangeLoop:
             else:
                 os.write(self._waker, b"x")
 
-    def ask(self, jobs: list[Job]) -> None:
-        """Begin jobs."""
-        self._tell(jobs)
-
-    def _tell(self, what: list[Any]) -> None:
+    def ask(self, what: Sequence[Job | tuple[Place, socket.socket | None]]) -> None:
+        """Begin jobs; the loop's own helpers hand it connections the same way."""
         with self._lock:
             if self._stopped:  # a connection that came too late
                 return
@@ -178,17 +175,20 @@ class RangeLoop:
                     self._waiting.setdefault(one.place, deque()).append(one)
                 else:
                     self._connected(*one)
+            self._look_at_stalled()  # first, as what is given up makes room for what waits
             for place in [place for place, jobs in self._waiting.items() if jobs]:
                 self._start(place)
-            now = time.monotonic()
-            for wire in [wire for wire in self._busy if now - wire.since > STALLED_S]:
-                if now - wire.since > self.timeout_s:
-                    self._give_up(wire)
-                else:
-                    wire.await_bytes(1)
             time.sleep(PAUSE_S)
         with self._lock:
             self._close()
+
+    def _look_at_stalled(self) -> None:
+        now = time.monotonic()
+        for wire in [wire for wire in self._busy if now - wire.since > STALLED_S]:
+            if now - wire.since > self.timeout_s:
+                self._give_up(wire)
+            else:
+                wire.await_bytes(1)
 
     def _close(self) -> None:
         for key in list(self._selector.get_map().values()):
@@ -215,7 +215,7 @@ class RangeLoop:
         with contextlib.suppress(OSError, ValueError):
             made = self.connect(place)
             made.setblocking(False)
-        self._tell([(place, made)])
+        self.ask([(place, made)])
 
     def _connected(self, place: Place, made: socket.socket | None) -> None:
         self._opening[place] -= 1

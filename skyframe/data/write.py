@@ -246,11 +246,11 @@ class CubeWriter:
         shutil.rmtree(self._root / _TEMPORARY)
         for folder, _, files in os.walk(self._root, topdown=False):
             for entry in (*(Path(folder) / name for name in files), Path(folder)):
-                _flush(entry)
+                sync(entry)
         (self._root / DESCRIPTION).unlink()
-        _flush(self._root)
+        sync(self._root)
         os.replace(self._root, self.path)
-        _flush(self.path.absolute().parent)
+        sync(self.path.absolute().parent)
         return self.path
 
     def _manifest(self) -> Manifest:
@@ -334,7 +334,8 @@ def _check_block(
             )
 
 
-def _flush(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file or a folder on disk before going on."""
     file = os.open(path, os.O_RDONLY)
     try:
         os.fsync(file)

@@ -15,9 +15,10 @@ from torch import nn
 
 from skyframe import dist
 from skyframe.data.datamodule import CubeDataModule
+from skyframe.data.write import sync
 from skyframe.spec import InputError
 from skyframe.train.shards import Shard, aliases, create_moments, held, set_steps, steps_taken, to_write
-from skyframe.train.store import Pieces, Reader, sync, write_index, write_rank
+from skyframe.train.store import Pieces, Reader, write_index, write_rank
 
 LATEST = "LATEST"
 ASIDE = ".tmp"

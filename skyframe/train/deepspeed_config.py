@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from skyframe.config import merge
 from skyframe.config.recipe import Recipe
 from skyframe.spec import InputError
 
@@ -84,7 +85,7 @@ def deepspeed_config(recipe: Recipe, num_parameters: int, on_gpu: bool) -> dict[
     if train.precision == "bf16-mixed":
         # No module is "safe": weights and gradients are sent in fp32, since some are read outside autocast.
         config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
-    return _merge(config, _overlay(chosen.overlay)) if chosen.overlay else config
+    return merge(config, _overlay(chosen.overlay)) if chosen.overlay else config
 
 
 def keep_config(config: Mapping[str, Any], run: Path) -> str:
@@ -115,11 +116,3 @@ def _overlay(path: str) -> dict[str, Any]:
                 f"train.deepspeed.overlay {path}: holds {key}, which the recipe decides; remove it and set {owner}"
             )
     return tree
-
-
-def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in top.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return merged

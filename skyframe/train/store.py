@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from skyframe.data.write import sync
 from skyframe.spec import InputError
 from skyframe.train.shards import Shard
 
@@ -197,15 +197,6 @@ CHOOSE = "write the name of another step_* folder into LATEST"
 def rank_file(rank: int) -> str:
     """Name of a rank's file."""
     return f"rank_{rank:05d}.safetensors"
-
-
-def sync(path: Path) -> None:
-    """Have a file or a folder on disk before going on."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sums(flat: Tensor) -> list[int]:

@@ -4,6 +4,7 @@ import datetime
 import gc
 import ipaddress
 import random
+import threading
 
 import pytest
 from cryptography import x509
@@ -57,6 +58,19 @@ def test_more_jobs_than_connections(server):
         assert bytes(part.cut((part.start, 20_000))) == CONTENT[part.start : part.start + 20_000]
     loop = client.live.ranges
     assert list(loop._count.values()) == [4] and not loop._busy and not any(loop._waiting.values())
+
+
+def test_what_waits_behind_a_connection_that_went_silent_is_fetched_over_another(server):
+    client = Client(concurrency=1, attempts=3, timeout_s=0.5, backoff_s=0.01)
+    known = client.read(at(server), tail=1)
+    server.set(Fault("/a", "hang", times=1, ranged=True))
+    parts = client.submit(at(server), known, spans(5))
+    found = []
+    waiting = threading.Thread(target=lambda: found.extend(bytes(p.cut((p.start, 1000))) for p in parts), daemon=True)
+    waiting.start()
+    waiting.join(20)
+    server.set()
+    assert found == [CONTENT[p.start : p.start + 1000] for p in parts]
 
 
 def test_the_plain_case_takes_no_second_request(server, client):

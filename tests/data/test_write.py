@@ -58,12 +58,12 @@ def kill_after_the_temporary_folder(monkeypatch, root):
 
 
 def kill_in_the_flush_of_the_tree(monkeypatch, root):
-    monkeypatch.setattr(write, "_flush", killed)
+    monkeypatch.setattr(write, "sync", killed)
 
 
 def kill_after_the_description_is_gone(monkeypatch, root):
-    flush = write._flush
-    monkeypatch.setattr(write, "_flush", lambda p: flush(p) if (root / DESCRIPTION).exists() else killed())
+    flush = write.sync
+    monkeypatch.setattr(write, "sync", lambda p: flush(p) if (root / DESCRIPTION).exists() else killed())
 
 
 def kill_at_the_rename(monkeypatch, root):

@@ -46,8 +46,7 @@ class Rule:
         step = max(1, LOST_ELEMENTS // max(1, values[0].size)) if len(values) else 1
         for first in range(0, len(values), step):
             part = values[first : first + step]
-            bad = np.isfinite(part) if part.dtype.kind == "f" else np.ones(part.shape, bool)
-            np.logical_not(bad, out=bad)
+            bad = ~np.isfinite(part) if part.dtype.kind == "f" else np.zeros(part.shape, bool)
             for value in self.nodata:
                 bad |= part == value
             if self.valid_min is not None:
