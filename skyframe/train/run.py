@@ -25,12 +25,14 @@ from skyframe.data.datamodule import CubeDataModule
 from skyframe.spec import InputError, load_yaml
 from skyframe.train.checkpoint import Checkpoints, latest
 from skyframe.train.deepspeed_config import keep_config
-from skyframe.train.guards import Collapse, Guards, evidence
+from skyframe.train.guards import Guards, evidence
 from skyframe.train.module import PretrainModule
 from skyframe.train.progress import ProgressLog, read_metrics
+from skyframe.train.rollback import Rollback
 from skyframe.train.store import Reader
 from skyframe.train.strategy import Sharded, UncastInputs, strategy_of
 from skyframe.train.teacher_callback import AfterStep
+from skyframe.train.trends import Trends
 
 
 def pretrain(recipe: SkySenseRecipe, resume: str = "no", show: bool = True) -> Path:
@@ -98,7 +100,8 @@ def _trainer(recipe: SkySenseRecipe, run: Path, show: bool, num_parameters: int)
             AfterStep(),
             Guards(run, train.guards.max_skipped),
             ProgressLog(run, show),
-            Collapse(train.guards),
+            Trends(train.guards),
+            Rollback(run, train.guards.max_rollbacks),
             Checkpoints(run / "checkpoints", train.checkpoint_every, train.keep_checkpoints),
         ],
     )
