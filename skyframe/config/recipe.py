@@ -72,6 +72,7 @@ class GuardsConfig:
     least_std: float = 0.02  # spread of a source's features; 0 = all the same
     collapse_rows: int = 3  # rows of the log in a row
     max_rollbacks: int = 2  # in a row to the same checkpoint; one more ends the run
+    hung_s: float = 900.0  # seconds without progress of a rank, of several, after which the run ends; 0 = never
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from skyframe.config.skysense import SkySenseRecipe
 from skyframe.data.datamodule import CubeDataModule, StepSampler
 from skyframe.spec import InputError
 from skyframe.train import module
+from skyframe.train import run as run_module
 from skyframe.train.guards import all_finite
 from skyframe.train.module import PretrainModule
 from skyframe.train.progress import read_metrics
@@ -239,3 +240,17 @@ def test_nan_infinity_and_a_norm_past_fp32_are_not_finite():
     assert all_finite(good)
     for value in (float("nan"), float("inf"), 1e30):  # 1e30 squared is past 3.4e38
         assert not all_finite([*good, torch.tensor([value, 1.0])])
+
+
+def test_out_of_memory_ends_with_the_estimate_and_what_to_change(earth, tmp_path, monkeypatch):
+    def training_step(self, windows, batch_idx):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(PretrainModule, "training_step", training_step)
+    monkeypatch.setattr(run_module, "device_bytes", lambda: 3 * 2**30)
+    words = (
+        r"skysense_demo: out of GPU memory at the start; DDP with a micro batch of 8 per GPU needs about [\d.]+ GiB "
+        r"\([\d.]+ GiB of it activations\) of 3\.0 GiB; use train\.micro_steps=2"
+    )
+    with pytest.raises(InputError, match=words.replace("skysense_demo", "full")):
+        pretrain(recipe_of(earth, tmp_path, "full"), show=False)
