@@ -93,6 +93,7 @@ class TrainConfig:
     log_every: int = 10  # steps
     checkpoint_every: int = 100  # steps
     keep_checkpoints: int = 2  # newest complete checkpoints kept
+    async_save: bool = False  # train on while a checkpoint is written, from a copy in host memory
     guards: GuardsConfig = field(default_factory=GuardsConfig)
     run_dir: str = "runs"  # the run's folder is <run_dir>/<name>
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from skyframe import dist
 from skyframe.data.datamodule import CubeDataModule
 from skyframe.data.write import sync
 from skyframe.spec import InputError
-from skyframe.train.shards import Shard, aliases, create_moments, held, set_steps, steps_taken, to_write
-from skyframe.train.store import Pieces, Reader, write_index, write_rank
+from skyframe.train.save import Save, random_state
+from skyframe.train.shards import create_moments, held, set_steps
+from skyframe.train.store import Reader
 
 LATEST = "LATEST"
 ASIDE = ".tmp"
@@ -27,9 +26,18 @@ ASIDE = ".tmp"
 class Checkpoints(pl.Callback):
     """Saves every `every` optimizer steps and at the end; keeps the newest `keep`. Stands last among the callbacks."""
 
-    def __init__(self, folder: Path, every: int, keep: int) -> None:
-        self.folder, self.every, self.keep = folder, every, keep
+    def __init__(self, folder: Path, every: int, keep: int, in_background: bool) -> None:
+        """Nothing is saved yet.
+
+        Args:
+            folder: of all checkpoints.
+            every: optimizer steps between two.
+            keep: newest complete ones that stay.
+            in_background: copy, go on training, and write meanwhile; a checkpoint is LATEST when it is whole.
+        """
+        self.folder, self.every, self.keep, self.in_background = folder, every, keep, in_background
         self.saved_step = 0
+        self.save: Save | None = None  # under way
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -38,12 +46,17 @@ class Checkpoints(pl.Callback):
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(datamodule, CubeDataModule)
         datamodule.consumed += 1
-        step = trainer.global_step
-        due = step % self.every == 0 or step == trainer.max_steps
+        if self.save is not None and not dist.all_max(
+            torch.tensor(not self.save.is_written(), dtype=torch.int32, device=pl_module.device)
+        ):
+            self.settle(trainer)
+        step, is_last = trainer.global_step, trainer.global_step == trainer.max_steps
         whole = datamodule.consumed == (step + datamodule.skipped) * datamodule.recipe.train.micro_steps
-        if due and step != self.saved_step and whole:
-            self.saved_step = step
-            save(trainer, self.folder, step, self.keep)
+        if (step % self.every == 0 or is_last) and step != self.saved_step and whole:
+            self.settle(trainer)
+            self._begin(trainer, step)
+            if is_last or not self.in_background:
+                self.settle(trainer)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -51,27 +64,38 @@ class Checkpoints(pl.Callback):
         """The step that was saved need not be saved again."""
         self.saved_step = int(checkpoint["global_step"])
 
+    def _begin(self, trainer: pl.Trainer, step: int) -> None:
+        """Copy what each rank holds, and have it written under a temporary name."""
+        final = self._at(step)
+        aside = final.with_suffix(ASIDE)
+        if trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for left in self.folder.glob(f"*{ASIDE}"):  # of a save or a removal that was killed
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            if final.exists():  # saved before, and then gone on from an older one
+                _remove(final)
+        trainer.strategy.barrier()
+        trainer.save_checkpoint(aside, weights_only=False)
+        self.save, self.saved_step = trainer.strategy.save, step  # type: ignore[attr-defined]
 
-def save(trainer: pl.Trainer, folder: Path, step: int, keep: int) -> None:
-    """Write `step_<n>/` atomically and point LATEST at it. All ranks call it, and each writes what it holds."""
-    final = folder / f"step_{step:08d}"
-    aside = final.with_suffix(ASIDE)
-    if trainer.is_global_zero:
-        folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(f"*{ASIDE}"):  # of a save or a removal that was killed
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
-        if final.exists():  # saved before, and then gone on from an older one
-            _remove(final)
-    trainer.strategy.barrier()
-    trainer.save_checkpoint(aside, weights_only=False)
-    if trainer.is_global_zero:
-        sync(aside)
-        os.replace(aside, final)
-        sync(folder)
-        _point(folder, final)
-        for old in _kept(folder)[:-keep]:
-            _remove(old)
-    trainer.strategy.barrier()
+    def settle(self, trainer: pl.Trainer) -> None:
+        """Wait for a save that is under way, give it its name, and point LATEST at it; all ranks call it."""
+        if self.save is None:
+            return
+        save, self.save = self.save, None
+        save.finish()
+        if trainer.is_global_zero:
+            final = self._at(self.saved_step)
+            sync(save.folder)
+            os.replace(save.folder, final)
+            sync(self.folder)
+            _point(self.folder, final)
+            for old in _kept(self.folder)[: -self.keep]:
+                _remove(old)
+        trainer.strategy.barrier()
+
+    def _at(self, step: int) -> Path:
+        return self.folder / f"step_{step:08d}"
 
 
 def kept_before(folder: Path, step: int) -> Path | None:
@@ -106,43 +130,6 @@ def _point(folder: Path, checkpoint: Path) -> None:
     sync(folder)
 
 
-def write_checkpoint(folder: Path, module: nn.Module, optimizer: Any, state: Mapping[str, Any], strategy: str) -> None:
-    """Write a checkpoint into `folder`; all ranks call it, and fail together where one cannot write.
-
-    Args:
-        folder: new, not yet the checkpoint's final name.
-        module: the LightningModule.
-        optimizer: AdamW, or the ZeRO optimizer around it.
-        state: what Lightning keeps of loops, callbacks, data and schedule.
-        strategy: for whoever looks in.
-
-    Raises:
-        InputError: a rank's disk is full or its folder cannot be written.
-    """
-    pieces: Pieces = []
-    failed = ""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        pieces = write_rank(folder, dist.rank(), [*to_write(module, optimizer), *_random_state()])
-    except (OSError, SafetensorError) as error:
-        failed = f"rank {dist.rank()}: {error}"
-    found = dist.all_objects((pieces, failed))
-    if dist.rank() == 0 and not any(f for _, f in found):
-        kept = {k: v for k, v in state.items() if k not in ("state_dict", "optimizer_states")}
-        kept["optimizer"] = {"step": steps_taken(optimizer), "lr": [g["lr"] for g in optimizer.param_groups]}
-        about = {"step": int(state["global_step"]), "world_size": dist.world_size(), "strategy": strategy}
-        try:
-            write_index(folder, [p for p, _ in found], kept, aliases(module), about)
-        except OSError as error:
-            failed = f"rank 0: {error}"
-    reasons = [f for f in dist.all_objects(failed) if f]
-    if reasons:
-        raise InputError(
-            f"{folder}: the checkpoint could not be written ({reasons[0]}); free space there and continue with "
-            "resume=auto from the one before"
-        )
-
-
 def load_tensors(reader: Reader, module: nn.Module, optimizer: Any) -> None:
     """Fill parameters, buffers and optimizer states in place; every rank reads the ranges that it holds."""
     create_moments(optimizer, set(reader.tensors), module)
@@ -150,7 +137,7 @@ def load_tensors(reader: Reader, module: nn.Module, optimizer: Any) -> None:
     set_steps(optimizer, kept["step"])
     for group, lr in zip(optimizer.param_groups, kept["lr"], strict=True):
         group["lr"] = lr
-    random = _random_state()
+    random = random_state()
     with torch.no_grad():
         reader.fill(held(module, optimizer))
         if all(s.name in reader.tensors for s in random):  # as many ranks as before; nothing of ours draws from it
@@ -185,12 +172,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     reader = Reader(path)
     return reader.state() | {"state_dict": reader.state_dict()}
-
-
-def _random_state() -> list[Shard]:
-    """torch's global generators on this rank."""
-    states = [torch.get_rng_state()] + ([torch.cuda.get_rng_state()] if torch.cuda.is_available() else [])
-    return [Shard(f"random/{dist.rank()}/{i}", tuple(s.shape), 0, s, "part") for i, s in enumerate(states)]
 
 
 def _remove(folder: Path) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from skyframe.data.datamodule import CubeDataModule
 from skyframe.spec import InputError
-from skyframe.train.checkpoint import go_back_to, kept_before
+from skyframe.train.checkpoint import Checkpoints, go_back_to, kept_before
 from skyframe.train.module import PretrainModule
 from skyframe.train.store import Reader
 
@@ -65,6 +65,7 @@ class Rollback(pl.Callback):
             return
         (why, since), self.asked = self.asked, None
         folder = self.run / "checkpoints"
+        next(c for c in trainer.callbacks if isinstance(c, Checkpoints)).settle(trainer)  # type: ignore[attr-defined]
         checkpoint = kept_before(folder, since)
         if checkpoint is None:
             raise InputError(

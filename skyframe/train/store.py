@@ -15,6 +15,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,24 @@ Pieces = list[tuple[str, tuple[int, ...], str, int, int, list[int]]]
 """Name, shape, dtype, first element, number of elements and checksums of each range in a file."""
 
 
+def snapshot(shards: Sequence[Shard]) -> list[Shard]:
+    """The same ranges in host memory of their own, as training goes on over the first."""
+    return [replace(s, values=s.values.detach().to("cpu", copy=True).contiguous()) for s in shards]
+
+
 def write_rank(folder: Path, rank: int, shards: Sequence[Shard]) -> Pieces:
-    """Write this rank's file and sync it; returns what is in it."""
-    flat = {s.name: s.values.detach().to("cpu", copy=True).contiguous() for s in shards}
+    """Write this rank's file and sync it; returns what is in it.
+
+    Args:
+        folder: is there.
+        rank: names the file.
+        shards: contiguous and in host memory, no two over the same.
+    """
     path = folder / rank_file(rank)
-    save_file(flat, path)
+    save_file({s.name: s.values for s in shards}, path)
     sync(path)
     return [
-        (s.name, s.shape, str(s.values.dtype).removeprefix("torch."), s.start, s.values.numel(), _sums(flat[s.name]))
+        (s.name, s.shape, str(s.values.dtype).removeprefix("torch."), s.start, s.values.numel(), _sums(s.values))
         for s in shards
     ]
 

@@ -17,9 +17,10 @@ from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, SingleD
 from skyframe.config.recipe import TrainConfig
 from skyframe.config.skysense import SkySenseRecipe
 from skyframe.spec import InputError
-from skyframe.train.checkpoint import load_tensors, write_checkpoint
+from skyframe.train.checkpoint import load_tensors
 from skyframe.train.deepspeed_config import deepspeed_config
 from skyframe.train.guards import all_finite, drop_step
+from skyframe.train.save import Save
 from skyframe.train.store import Reader
 
 
@@ -102,9 +103,9 @@ class Portable(Strategy):
         return {}
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
-        """Write this rank's part; all ranks call it."""
+        """Begin to write this rank's part; all ranks call it, and `Checkpoints` finishes it."""
         assert self.lightning_module is not None
-        write_checkpoint(Path(filepath), self.lightning_module, self.optimizers[0], checkpoint, self.said())
+        self.save = Save(Path(filepath), self.lightning_module, self.optimizers[0], checkpoint, self.said())
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """The trainer's state; tensors follow when the module has agreed to it."""

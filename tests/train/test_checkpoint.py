@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from skyframe.spec import InputError
-from skyframe.train.checkpoint import latest, load_tensors, read_checkpoint, write_checkpoint
+from skyframe.train.checkpoint import latest, load_tensors, read_checkpoint
+from skyframe.train.save import Save
 from skyframe.train.store import Reader
 from tests.distributed import run_ranks
 
@@ -38,7 +39,7 @@ def stepped(folder):
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.1)
     module(torch.ones(1, 3)).sum().backward()
     optimizer.step()
-    write_checkpoint(folder, module, optimizer, {"global_step": 1, "state_dict": {}}, "alone")
+    Save(folder, module, optimizer, {"global_step": 1, "state_dict": {}}, "alone").finish()
     return module, optimizer
 
 

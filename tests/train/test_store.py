@@ -9,7 +9,7 @@ import torch
 from skyframe.spec import InputError
 from skyframe.train import store
 from skyframe.train.shards import Shard
-from skyframe.train.store import Reader, write_index, write_rank
+from skyframe.train.store import Reader, snapshot, write_index, write_rank
 
 TABLE = torch.arange(10, dtype=torch.float32)
 FLAGS = torch.tensor([[True, False, True]])
@@ -23,7 +23,7 @@ def two_ranks(folder, state=None):
         Shard("model/table", (2, 5), 4, TABLE[4:], "part"),
         Shard("model/flags", (1, 3), 0, FLAGS.view(-1), "part"),
     ]
-    pieces = [write_rank(folder, rank, shards) for rank, shards in enumerate((first, second))]
+    pieces = [write_rank(folder, rank, snapshot(shards)) for rank, shards in enumerate((first, second))]
     about = {"step": 7, "world_size": 2, "strategy": "Ddp"}
     write_index(folder, pieces, state or {"global_step": 7}, {"table_again": "table"}, about)
     return folder
@@ -58,7 +58,7 @@ def test_ranges_that_leave_a_hole_or_overlap_are_never_written(tmp_path):
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
         shards = [[Shard("model/t", (10,), low, TABLE[low:high], "part")] for low, high in parts]
-        pieces = [write_rank(folder, rank, s) for rank, s in enumerate(shards)]
+        pieces = [write_rank(folder, rank, snapshot(s)) for rank, s in enumerate(shards)]
         with pytest.raises(ValueError, match=r"ranges of model/t do not make up its 10 elements"):
             write_index(folder, pieces, {}, {}, {})
         assert not (folder / "index.json").exists()
