@@ -248,6 +248,7 @@ CELLS = [
         Cell(f"strategies/{w}/{p}x{m}", partial(strategies.equality, CELLS_OF / "strategies", skyframe, w, p, m))
         for w in strategies.WAYS for p in ((1,) if w == "alone" else (1, 2)) for m in strategies.MICRO
     ),
+    Cell("elastic/chain", partial(strategies.elastic, CELLS_OF / "elastic")),
     *(Cell(f"kills/{w}", partial(strategies.killed, CELLS_OF / "kills", w, 0)) for w in strategies.WAYS),
 ]  # fmt: skip
 
@@ -368,6 +369,7 @@ TABLES = {
     "mechanisms": mechanisms_table,
     "real": real_table,
     "strategies": strategies.equality_table,
+    "elastic": strategies.elastic_table,
     "kills": strategies.killed_table,
 }
 
@@ -380,7 +382,7 @@ def main() -> None:
         cells = [c for c in CELLS if c.name.startswith(f"{family}/")]
         chosen = [c for c in cells if not words or any(w in c.name for w in words)]
         if chosen:
-            strategies.earth(CELLS_OF / family / "earth") if family in ("strategies", "kills") else cubes()
+            strategies.earth(CELLS_OF / family / "earth") if family in ("strategies", "elastic", "kills") else cubes()
         with ThreadPoolExecutor(2) as pool:
             failed |= None in list(pool.map(answer, chosen))
         done = [a for a in map(stored, cells) if a is not None]
