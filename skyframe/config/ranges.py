@@ -21,6 +21,7 @@ ZERO_UP: Rule = ("0 or more", lambda v: v >= 0)
 POSITIVE: Rule = ("a positive number", lambda v: v > 0)
 SHARE: Rule = ("a share from 0 to 1", lambda v: 0 <= v <= 1)
 SOME: Rule = ("a share above 0, at most 1", lambda v: 0 < v <= 1)
+ROWS: Rule = ("at least 5", lambda v: v >= 5)
 SKIPPED: Rule = ("from 1 to 1000", lambda v: 1 <= v <= MAX_SKIPPED)
 STAGE: Rule = ("0, 1, 2 or 3", lambda v: v in (0, 1, 2, 3))
 HALF: Rule = ("from 0 to 0.5", lambda v: 0 <= v <= 0.5)
@@ -45,8 +46,8 @@ RULES: dict[str, Rule] = {
     ),
     **dict.fromkeys(
         (
-            "data.workers", "data.sources.*", "train.guards.least_rank", "train.guards.least_std", "train.threads",
-            "optim.min_lr", "optim.weight_decay",
+            "data.workers", "data.sources.*", "train.guards.least_rank", "train.guards.least_std",
+            "train.guards.max_rollbacks", "train.guards.hung_s", "train.threads", "optim.min_lr", "optim.weight_decay",
             "optim.warmup_steps", "optim.clip_norm", "views.local_crops", "views.jitter_days", "views.gain",
             "views.offset", "model.date_std", "loss.alpha", "loss.beta",
         ),
@@ -54,7 +55,8 @@ RULES: dict[str, Rule] = {
     ),
     **dict.fromkeys(
         (
-            "data.regions.cell_km2", "optim.lr", "model.encoders.*.norm_eps", "model.geo.eps", "loss.student_temp",
+            "data.regions.cell_km2", "train.guards.spike_spreads", "optim.lr", "model.encoders.*.norm_eps",
+            "model.geo.eps", "loss.student_temp",
             "loss.teacher_temp", "loss.teacher_temp_start", "loss.object_eps", "loss.align_temp",
         ),
         POSITIVE,
@@ -69,6 +71,7 @@ RULES: dict[str, Rule] = {
     "data.cache.max_gb": CACHE_GB,
     "train.deepspeed.stage": STAGE,
     "train.guards.max_skipped": SKIPPED,
+    "train.guards.spike_rows": ROWS,
     "model.fusion.positions": SOME,
     "views.split_least": HALF,
     **dict.fromkeys(

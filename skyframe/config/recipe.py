@@ -61,13 +61,18 @@ class DeepSpeedConfig:
 
 @dataclass(frozen=True)
 class GuardsConfig:
-    """When a run that goes wrong is stopped."""
+    """What is done about a run that goes wrong; rollback = back to a checkpoint from before, on with later data."""
 
-    max_skipped: int = 10  # optimizer steps dropped in a row, as a loss or gradient is not finite, that end the run
-    on_collapse: Literal["ignore", "warn", "stop"] = "warn"  # where features are below one of these, in rows in a row
+    max_skipped: int = 10  # optimizer steps dropped in a row, as a loss or gradient is not finite, that make it go back
+    on_spike: Literal["ignore", "warn", "rollback", "stop"] = "warn"  # where the loss between two rows jumps
+    spike_spreads: float = 8.0  # robust standard deviations above the median of the rows before
+    spike_rows: int = 20  # rows of the log it is compared with
+    on_collapse: Literal["ignore", "warn", "rollback", "stop"] = "warn"  # where features are below one of these
     least_rank: float = 1.2  # effective rank of a source's features; 1 = all on one line
     least_std: float = 0.02  # spread of a source's features; 0 = all the same
-    collapse_rows: int = 3  # rows of the log
+    collapse_rows: int = 3  # rows of the log in a row
+    max_rollbacks: int = 2  # in a row to the same checkpoint; one more ends the run
+    hung_s: float = 900.0  # seconds without progress of a rank, of several, after which the run ends; 0 = never
 
 
 @dataclass(frozen=True)

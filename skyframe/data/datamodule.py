@@ -346,3 +346,17 @@ class CubeDataModule(pl.LightningDataModule):
         assert self.sampler is not None
         self.skipped += 1
         self.sampler.dropped += self.recipe.train.micro_steps
+
+    def leave_out_to(self, batch: int, step: int) -> None:
+        """Let optimizer step `step` + 1 read from `batch` on; what lies between counts as dropped.
+
+        Args:
+            batch: first one not yet read; where a step begins.
+            step: steps that were taken, once what came after them is undone.
+        """
+        assert self.sampler is not None
+        micro = self.recipe.train.micro_steps
+        if batch % micro:
+            raise ValueError(f"data: batch {batch} is in the middle of a step of {micro}")
+        self.skipped = batch // micro - step
+        self.sampler.dropped = self.skipped * micro

@@ -68,14 +68,42 @@ def save(trainer: pl.Trainer, folder: Path, step: int, keep: int) -> None:
         sync(aside)
         os.replace(aside, final)
         sync(folder)
-        pointer = folder / f"{LATEST}{ASIDE}"
-        pointer.write_text(final.name)
-        sync(pointer)
-        os.replace(pointer, folder / LATEST)
-        sync(folder)
-        for old in sorted(p for p in folder.glob("step_*") if p.suffix != ASIDE)[:-keep]:
+        _point(folder, final)
+        for old in _kept(folder)[:-keep]:
             _remove(old)
     trainer.strategy.barrier()
+
+
+def kept_before(folder: Path, step: int) -> Path | None:
+    """The newest checkpoint of an earlier step, None where there is none; all ranks call it.
+
+    Rank 0 looks for all, as a file system that they share may show them different moments.
+    """
+    found = [p for p in _kept(folder) if int(p.name.removeprefix("step_")) < step] if dist.rank() == 0 else []
+    newest: Path | None = dist.all_objects(max(found, default=None))[0]
+    return newest
+
+
+def go_back_to(folder: Path, checkpoint: Path) -> None:
+    """Make an older checkpoint LATEST and take the newer ones away; rank 0 does it, all may call."""
+    if dist.rank() == 0:
+        _point(folder, checkpoint)
+        for newer in (p for p in _kept(folder) if p.name > checkpoint.name):
+            _remove(newer)
+
+
+def _kept(folder: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    return sorted(p for p in folder.glob("step_*") if p.suffix != ASIDE)
+
+
+def _point(folder: Path, checkpoint: Path) -> None:
+    """Let LATEST name a checkpoint."""
+    pointer = folder / f"{LATEST}{ASIDE}"
+    pointer.write_text(checkpoint.name)
+    sync(pointer)
+    os.replace(pointer, folder / LATEST)
+    sync(folder)
 
 
 def write_checkpoint(folder: Path, module: nn.Module, optimizer: Any, state: Mapping[str, Any], strategy: str) -> None:

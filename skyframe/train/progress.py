@@ -46,13 +46,7 @@ class ProgressLog(pl.Callback):
         self.waited_s = loader.waited_s if loader is not None else 0.0
         if not trainer.is_global_zero:
             return
-        path = self.run / "metrics.jsonl"
-        kept = [r for r in read_metrics(self.run) if r["step"] <= trainer.global_step]
-        aside = path.with_suffix(".tmp")
-        aside.write_text("".join(json.dumps(r) + "\n" for r in kept))
-        os.replace(aside, path)
-        self.file = path.open("a")
-        self.board = SummaryWriter(str(self.run / "tensorboard"), purge_step=trainer.global_step + 1)
+        self._open(trainer.global_step)
         if self.show:
             steps = 2 * len(str(trainer.max_steps)) + 1
             columns = (  # on a narrow terminal the news is cut, at its end
@@ -65,6 +59,27 @@ class ProgressLog(pl.Callback):
             self.bar = Progress(*columns, expand=True)
             self.bar.add_task("pretrain", total=trainer.max_steps, completed=trainer.global_step, news="")
             self.bar.start()
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Where a run that is under way goes back: what lies after that step is no longer its history."""
+        if self.begun:
+            self.logged_step = int(checkpoint["global_step"])
+        if self.file is not None:
+            self.file.close()
+            self.board.close()
+            self._open(self.logged_step)
+
+    def _open(self, step: int) -> None:
+        """Log and curves, to go on after a step."""
+        path = self.run / "metrics.jsonl"
+        kept = [r for r in read_metrics(self.run) if r["step"] <= step]
+        aside = path.with_suffix(".tmp")
+        aside.write_text("".join(json.dumps(r) + "\n" for r in kept))
+        os.replace(aside, path)
+        self.file = path.open("a")
+        self.board = SummaryWriter(str(self.run / "tensorboard"), purge_step=step + 1)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int

@@ -25,12 +25,15 @@ from skyframe.data.datamodule import CubeDataModule
 from skyframe.spec import InputError, load_yaml
 from skyframe.train.checkpoint import Checkpoints, latest
 from skyframe.train.deepspeed_config import keep_config
-from skyframe.train.guards import Collapse, Guards, evidence
+from skyframe.train.guards import Guards, evidence
 from skyframe.train.module import PretrainModule
 from skyframe.train.progress import ProgressLog, read_metrics
+from skyframe.train.rollback import Rollback
 from skyframe.train.store import Reader
 from skyframe.train.strategy import Sharded, UncastInputs, strategy_of
 from skyframe.train.teacher_callback import AfterStep
+from skyframe.train.trends import Trends
+from skyframe.train.watchdog import Watchdog
 
 
 def pretrain(recipe: SkySenseRecipe, resume: str = "no", show: bool = True) -> Path:
@@ -45,7 +48,8 @@ def pretrain(recipe: SkySenseRecipe, resume: str = "no", show: bool = True) -> P
         The run folder: recipe.yaml, environment.json, metrics.jsonl, tensorboard/, checkpoints/.
 
     Raises:
-        InputError: the folder holds another recipe's run, or data do not fit the recipe.
+        InputError: the folder holds another recipe's run, data do not fit the recipe, a guard ends the run, or a GPU
+            has too little memory.
     """
     run = Path(recipe.train.run_dir) / recipe.name
     checkpoint = _find_start(run, recipe, resume)
@@ -65,6 +69,8 @@ def pretrain(recipe: SkySenseRecipe, resume: str = "no", show: bool = True) -> P
         if fresh and not read_metrics(run) and not evidence(run):  # no step: the corrected run may have the name
             shutil.rmtree(run, ignore_errors=True)
         raise InputError(_own_words(error)) from error
+    except torch.OutOfMemoryError as error:
+        raise InputError(_out_of_memory(recipe)) from error
     return run
 
 
@@ -95,13 +101,33 @@ def _trainer(recipe: SkySenseRecipe, run: Path, show: bool, num_parameters: int)
         enable_model_summary=False,
         default_root_dir=str(run),
         callbacks=[
+            Watchdog(run, train.guards.hung_s),
             AfterStep(),
             Guards(run, train.guards.max_skipped),
             ProgressLog(run, show),
-            Collapse(train.guards),
+            Trends(train.guards),
+            Rollback(run, train.guards.max_rollbacks),
             Checkpoints(run / "checkpoints", train.checkpoint_every, train.keep_checkpoints),
         ],
     )
+
+
+def _out_of_memory(recipe: SkySenseRecipe) -> str:
+    """What `skyframe plan` says about a run that its GPU has no room for."""
+    from skyframe.train.estimate.cost import Cluster, out_of_memory
+    from skyframe.train.estimate.network import Network
+
+    train = recipe.train
+    num_gpus = train.devices * train.num_nodes
+    cluster = Cluster(num_gpus, device_bytes(), 1.0, 1.0, Network(1.0, 1.0, train.devices))  # speeds do not matter
+    return out_of_memory(recipe, train.deepspeed.stage if train.strategy == "deepspeed" else "ddp", cluster)
+
+
+def device_bytes() -> int:
+    """Memory of this rank's GPU."""
+    if torch.backends.mps.is_available():
+        return int(torch.mps.recommended_max_memory())
+    return int(torch.cuda.mem_get_info()[1])
 
 
 def _own_words(error: InputError) -> str:

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,13 @@ def strategy_of(recipe: SkySenseRecipe, num_parameters: int) -> Strategy:
                 "train.strategy deepspeed: no term reaches the fusion, expected a gradient for every parameter; use "
                 "train.strategy=ddp, or let a term reach it (loss.alpha above 0 and fused among loss.sources)"
             )
-        return _deepspeed(deepspeed_config(recipe, num_parameters, device.type == "cuda"), device)
+        return _deepspeed(deepspeed_config(recipe, num_parameters, device.type == "cuda"), device, _patience(train))
     if train.strategy == "ddp" or train.devices * train.num_nodes > 1:
         # Buffers are not broadcast: the system keeps them equal itself, and a paper-sized prototype bank would send
         # 839 MB in every forward pass. Unused parameters are searched for only where no term reaches the fusion:
         # otherwise every rank gives every parameter a gradient in every step.
-        return Ddp(broadcast_buffers=False, find_unused_parameters=not recipe.teaches_fusion)
+        unused = not recipe.teaches_fusion
+        return Ddp(broadcast_buffers=False, find_unused_parameters=unused, timeout=_patience(train))
     return Alone(device)
 
 
@@ -186,10 +188,15 @@ class UncastInputs(DeepSpeedPrecision):
         return data
 
 
-def _deepspeed(config: Mapping[str, Any], device: torch.device) -> Sharded:
+def _patience(train: TrainConfig) -> timedelta:
+    """How long a collective may take: longer than the watchdog, which says more, and half an hour at the start."""
+    return timedelta(seconds=max(1800.0, 2 * train.guards.hung_s))
+
+
+def _deepspeed(config: Mapping[str, Any], device: torch.device, patience: timedelta) -> Sharded:
     if device.type == "cuda":
-        return Sharded(config=dict(config))
+        return Sharded(config=dict(config), timeout=patience)
     os.environ["DS_ACCELERATOR"] = "cpu"  # before DeepSpeed is imported: it looks for a GPU of any maker otherwise
     if shutil.which("ninja") is None:  # a virtual environment's own, where it was not activated
         os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return ShardedOnCpu(config=dict(config), process_group_backend="gloo")
+    return ShardedOnCpu(config=dict(config), process_group_backend="gloo", timeout=patience)

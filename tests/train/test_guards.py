@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -13,9 +14,8 @@ from torch import Tensor
 from skyframe.config.skysense import SkySenseRecipe
 from skyframe.data.datamodule import CubeDataModule, StepSampler
 from skyframe.spec import InputError
-from skyframe.system import SkySense
 from skyframe.train import module
-from skyframe.train.checkpoint import latest
+from skyframe.train import run as run_module
 from skyframe.train.guards import all_finite
 from skyframe.train.module import PretrainModule
 from skyframe.train.progress import read_metrics
@@ -28,10 +28,14 @@ from tests.train.runs import overrides
 SHARE = ["train.global_batch=8", "train.max_steps=2", "train.accelerator=cpu", "optim.clip_norm=0.5"]
 LOUD = ["optim.lr=1e-3", "loss.ema_start=0.9", "train.checkpoint_every=1", "train.keep_checkpoints=9"]
 BAD = (0, 2)  # steps of the data: the first, and after a step was taken the last that the readers know of
+BACK = ["train.guards.on_spike=rollback", "train.max_steps=8", "train.checkpoint_every=4"]
+UNDONE = (4, 5, 6)  # steps of the data after the checkpoint of step 4, the last with a loss that jumps
 CELLS = {
     "ddp": ["train.strategy=ddp", "data.workers=1"],
     "zero2": ["train.strategy=deepspeed", "train.deepspeed.stage=2", "train.micro_steps=2"],
+    "spike": ["train.strategy=deepspeed", "train.deepspeed.stage=3", *BACK],
 }
+NAN = ("ddp", "zero2")
 
 
 def recipe_of(earth: Path, runs: Path, name: str, *more: str) -> SkySenseRecipe:
@@ -62,6 +66,20 @@ def poison_pixels(patch: pytest.MonkeyPatch, bad: tuple[int, ...]) -> None:
     patch.setattr(module, "photometric", photometric)
 
 
+def raise_loss(patch: pytest.MonkeyPatch, bad: tuple[int, ...]) -> None:
+    """Fifty times the loss, and the gradient with it."""
+    step = PretrainModule.training_step
+
+    def training_step(self, windows, batch_idx):
+        harmless = step(self, windows, batch_idx)
+        if not in_bad_step(self, bad):
+            return harmless
+        self.terms["total"] *= 50
+        return 50 * harmless
+
+    patch.setattr(PretrainModule, "training_step", training_step)
+
+
 def poison_gradient(patch: pytest.MonkeyPatch, bad: tuple[int, ...]) -> None:
     """A term whose value is 0 and whose gradient is NaN, for one parameter."""
     step = PretrainModule.training_step
@@ -88,9 +106,9 @@ def train_all(rank: int, world: int, earth: Path, runs: Path, cells: dict[str, l
             recipe = recipe_of(earth, runs, f"{cell}_{name}", f"train.devices={world}", *words)
             with pytest.MonkeyPatch.context() as patch:
                 if name == "without":
-                    leave_out(patch, BAD, recipe.train.micro_steps)
+                    leave_out(patch, UNDONE if cell == "spike" else BAD, recipe.train.micro_steps)
                 elif rank == 1:
-                    poison_pixels(patch, BAD)
+                    raise_loss(patch, UNDONE[-1:]) if cell == "spike" else poison_pixels(patch, BAD)
                 os.environ["WORLD_SIZE"] = str(world)  # Lightning takes it away after each run
                 pretrain(recipe, show=False)
             torch.distributed.barrier()
@@ -118,7 +136,7 @@ def assert_same(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
     assert [n for n in left if not bool(left[n].isfinite().all()) or not torch.equal(left[n], right[n])] == []
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", NAN)
 def test_every_step_is_bit_equal_to_that_of_a_run_whose_order_leaves_the_batches_out(runs, cell):
     for step in (1, 2):
         assert_same(tensors(runs / f"{cell}_nan", step), tensors(runs / f"{cell}_without", step))
@@ -128,7 +146,7 @@ def test_every_step_is_bit_equal_to_that_of_a_run_whose_order_leaves_the_batches
     assert state["global_step"] == 2
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", NAN)
 def test_rows_are_those_of_the_run_without_and_count_the_skips(runs, cell):
     left, right = (read_metrics(runs / f"{cell}_{name}") for name in ("nan", "without"))
     assert [(r["step"], r["skipped"]) for r in left] == [(1, 1), (2, 2)]
@@ -172,13 +190,49 @@ def test_a_gradient_alone_is_noticed_and_a_resumed_run_drops_the_same_steps(eart
     assert lines(run, 0) == said and [r["total"] for r in read_metrics(run)] == [r["total"] for r in rows]
 
 
-def test_as_many_in_a_row_as_the_recipe_allows_end_the_run_with_a_sentence(earth, tmp_path, monkeypatch):
-    poison_pixels(monkeypatch, (0, 1))
-    recipe = recipe_of(earth, tmp_path, "run", "train.guards.max_skipped=2")
-    with pytest.raises(InputError, match=r"step 1: 2 times in a row the loss or a gradient was not finite, expected"):
-        pretrain(recipe, show=False)
-    assert [line["batch"] for line in lines(tmp_path / "run", 0)] == [0, 1]
-    assert not (tmp_path / "run" / "checkpoints").exists()
+def test_ranks_go_back_together_and_on_past_the_data_that_the_loss_jumped_with(runs):
+    assert_same(tensors(runs / "spike_nan", 8), tensors(runs / "spike_without", 8))
+    left, right = (read_metrics(runs / f"spike_{name}") for name in ("nan", "without"))
+    assert [r["step"] for r in left] == list(range(1, 9))
+    assert [r["total"] for r in left] == [r["total"] for r in right]
+    (back,) = [json.loads(line) for line in (runs / "spike_nan" / "rollbacks.jsonl").read_text().splitlines()]
+    assert (back["from_step"], back["to_step"], back["batch"]) == (7, 4, 6)
+    assert re.fullmatch(r"step 7: the loss jumped to \d+\.?\d*, \d+ spreads above the median of .*", back["why"])
+    assert not (runs / "spike_without" / "rollbacks.jsonl").exists()
+
+
+def test_many_dropped_in_a_row_make_it_go_back_and_a_resumed_run_does_the_same(earth, tmp_path, monkeypatch, capsys):
+    words = ["train.max_steps=5", "train.checkpoint_every=2", "train.guards.max_skipped=2", "train.micro_steps=2"]
+    with monkeypatch.context() as patch:
+        leave_out(patch, (2, 3, 4), 2)
+        without = pretrain(recipe_of(earth, tmp_path, "without", *words), show=False)
+    poison_pixels(monkeypatch, (3, 4))
+    run = pretrain(recipe_of(earth, tmp_path, "run", *words), show=False)
+    assert "2 times in a row the loss or a gradient was not finite" in capsys.readouterr().err
+    assert_same(tensors(run, 5), tensors(without, 5))
+    rows, record = read_metrics(run), (run / "rollbacks.jsonl").read_text()
+    assert [(r["step"], r["skipped"]) for r in rows] == [(1, 0), (2, 0), (3, 3), (4, 3), (5, 3)]
+    assert json.loads(record)["batch"] == 9 and json.loads(record)["to_step"] == 2
+    for step in (4, 5):  # as if killed when it had gone back
+        shutil.rmtree(run / "checkpoints" / f"step_{step:08d}")
+    (run / "checkpoints" / "LATEST").write_text("step_00000002")
+    pretrain(recipe_of(earth, tmp_path, "run", *words), resume="auto", show=False)
+    assert_same(tensors(run, 5), tensors(without, 5))
+    assert (run / "rollbacks.jsonl").read_text() == record
+
+
+def test_what_does_not_end_by_going_back_ends_the_run_with_a_sentence(earth, tmp_path, monkeypatch):
+    poison_pixels(monkeypatch, tuple(range(99)))
+    words = ["train.guards.max_skipped=2", "train.guards.max_rollbacks=1"]
+    with pytest.raises(InputError, match=r"step 1: 2 times in a row .*; no checkpoint from before step 1 is there"):
+        pretrain(recipe_of(earth, tmp_path, "none", *words), show=False)
+    assert [line["batch"] for line in lines(tmp_path / "none", 0)] == [0, 1]
+    assert not (tmp_path / "none" / "checkpoints").exists()
+    monkeypatch.undo()
+    poison_pixels(monkeypatch, tuple(range(1, 99)))
+    with pytest.raises(InputError, match=r"step 2: 2 times .*went back to step_00000001 1 times already.* lower optim"):
+        pretrain(recipe_of(earth, tmp_path, "again", *words), show=False)
+    assert [line["batch"] for line in lines(tmp_path / "again", 0)] == [1, 2, 3, 4]
 
 
 def test_nan_infinity_and_a_norm_past_fp32_are_not_finite():
@@ -188,29 +242,15 @@ def test_nan_infinity_and_a_norm_past_fp32_are_not_finite():
         assert not all_finite([*good, torch.tensor([value, 1.0])])
 
 
-def flatten(patch: pytest.MonkeyPatch) -> None:
-    """An objective that is least where all features are the same, in place of telling teacher from student."""
+def test_out_of_memory_ends_with_the_estimate_and_what_to_change(earth, tmp_path, monkeypatch):
+    def training_step(self, windows, batch_idx):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    def spread(self, pairs, drop):
-        far = sum((p.student - p.student.mean((0, 1, 2))).square().mean() for p in pairs.values())
-        return {f"{name}/{level}": far for name in self.heads for level in self.config.granularity}
-
-    patch.setattr(SkySense, "_contrastive", spread)
-
-
-def test_collapse_is_noticed_in_three_rows_while_the_loss_falls(earth, tmp_path, monkeypatch, capsys):
-    flatten(monkeypatch)
-    more = ["train.max_steps=12", "optim.lr=3e-3", "loss.ema_start=0", "loss.ema_end=0", "loss.beta=0"]
-    pretrain(recipe_of(earth, tmp_path, "warned", "train.checkpoint_every=12", *more), show=False)
-    said = capsys.readouterr().err
-    rows = read_metrics(tmp_path / "warned")
-    low = [r["step"] for r in rows if r["feature_std/fused"] < 0.02]
-    assert 2 < low[0] < 10 and low[:3] == [low[0], low[0] + 1, low[0] + 2]
-    assert said.count("features of fused have collapsed") == 1
-    assert f"warning: step {low[2]}: features of fused have collapsed: feature_std 0.0" in said
-    totals = [r["total"] for r in rows[: low[2]]]
-    assert totals[-1] < 0.5 * totals[0] and rows[0]["feature_std/fused"] > 0.3
-    with pytest.raises(InputError, match=rf"step {low[2]}: features of fused have collapsed"):
-        pretrain(recipe_of(earth, tmp_path, "ended", "train.guards.on_collapse=stop", *more), show=False)
-    assert [r["step"] for r in read_metrics(tmp_path / "ended")] == list(range(1, low[2] + 1))
-    assert latest(tmp_path / "ended" / "checkpoints").name == f"step_{low[2] - 1:08d}"
+    monkeypatch.setattr(PretrainModule, "training_step", training_step)
+    monkeypatch.setattr(run_module, "device_bytes", lambda: 3 * 2**30)
+    words = (
+        r"skysense_demo: out of GPU memory at the start; DDP with a micro batch of 8 per GPU needs about [\d.]+ GiB "
+        r"\([\d.]+ GiB of it activations\) of 3\.0 GiB; use train\.micro_steps=2"
+    )
+    with pytest.raises(InputError, match=words.replace("skysense_demo", "full")):
+        pretrain(recipe_of(earth, tmp_path, "full"), show=False)
