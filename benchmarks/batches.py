@@ -1,4 +1,4 @@
-"""Proof of the batch rule: as many samples at other global batches, under `skyframe.config.batch_rule` and without it."""
+"""Proof of the batch rule: as many samples at other global batches, with the rule and without it."""
 
 from __future__ import annotations
 
@@ -56,20 +56,13 @@ def batch_table(answers: list[dict[str, Any]]) -> str:
     steps = ", ".join(f"{name} {n}" for name, n in {a["batch"]: a["steps"] for a in answers}.items())
     about = (
         f"skysense_s2s1, tiny preset, the samples of {STEPS} steps at its own batch of 48; optimizer steps: {steps}. "
-        "Rate, momentum and warm-up by `at_batch`; unchanged: as at 48, for fewer steps; accumulated: 4 passes a step, so "
-        "terms that couple samples see 64 at a time."
+        "Rate, momentum and warm-up by `at_batch`; unchanged: as at 48, for fewer steps; accumulated: 4 passes a step, "
+        "so terms that couple samples see 64 at a time."
     )
     scores = table("The batch rule on the simulated Earth", about, {a["commit"] for a in answers}, found, [*BATCHES])
     others = [name for name in BATCHES if name != "64"]
-    rows = [
-        [
-            task,
-            probe,
-            *(
-                difference(probe, Scored("prove", task, f"batch_{o}"), Scored("prove", task, "batch_64"))
-                for o in others
-            ),
-        ]
-        for task, probe in sorted(found)
-    ]
+    rows = []
+    for task, probe in sorted(found):
+        base = Scored("prove", task, "batch_64")
+        rows.append([task, probe, *(difference(probe, Scored("prove", task, f"batch_{o}"), base) for o in others)])
     return scores + differences(["task", "probe", *(f"{o} - 64" for o in others)], rows)

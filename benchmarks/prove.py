@@ -17,9 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from benchmarks import batches, learning, strategies
+from benchmarks.learning import SEEDS, VARIANTS
 from benchmarks.workplace import CELLS_OF, ROOT, commit, skyframe
 
 
@@ -32,15 +34,15 @@ class Cell:
 
 
 CELLS = [
-    *(Cell(f"learning/{v}/seed{s}", partial(learning.learning, v, s)) for v in learning.VARIANTS for s in learning.SEEDS),
-    *(Cell(f"mechanisms/seed{s}", partial(learning.mechanisms, s)) for s in learning.SEEDS),
+    *(Cell(f"learning/{v}/seed{s}", partial(learning.learning, v, s)) for v in VARIANTS for s in SEEDS),
+    *(Cell(f"mechanisms/seed{s}", partial(learning.mechanisms, s)) for s in SEEDS),
     Cell("real/mixed", learning.mixed),
-    *(Cell(f"real/eurosat/seed{s}", partial(learning.eurosat, s)) for s in learning.SEEDS),
+    *(Cell(f"real/eurosat/seed{s}", partial(learning.eurosat, s)) for s in SEEDS),
     *(
         Cell(f"strategies/{w}/{p}x{m}", partial(strategies.equality, CELLS_OF / "strategies", skyframe, w, p, m))
         for w in strategies.WAYS for p in ((1,) if w == "alone" else (1, 2)) for m in strategies.MICRO
     ),
-    *(Cell(f"batch/{b}/seed{s}", partial(batches.batch, b, s)) for s in learning.SEEDS for b in batches.BATCHES),
+    *(Cell(f"batch/{b}/seed{s}", partial(batches.batch, b, s)) for s in SEEDS for b in batches.BATCHES),
     Cell("elastic/chain", partial(strategies.elastic, CELLS_OF / "elastic")),
     *(Cell(f"kills/{w}", partial(strategies.killed, CELLS_OF / "kills", w, 0)) for w in strategies.WAYS),
 ]  # fmt: skip
