@@ -78,8 +78,8 @@ def words(work: Path, name: str, way: str, processes: int, micro: int, *more: st
     """Arguments of `skyframe` for one run."""
     folder = earth(work / "earth")
     return [
-        "pretrain", "skysense_demo", *RUN, f"model.preset={preset}", f"name={name}",
-        f"data.cubes=[{folder}/a,{folder}/optical]", f"train.run_dir={work / 'runs'}", f"train.devices={processes}", f"train.micro_steps={micro}",
+        "pretrain", "skysense_demo", *RUN, f"model.preset={preset}", f"name={name}", f"train.run_dir={work / 'runs'}",
+        f"data.cubes=[{folder}/a,{folder}/optical]", f"train.devices={processes}", f"train.micro_steps={micro}",
         f"train.max_steps={STEPS}", *WAYS[way], *more,
     ]  # fmt: skip
 
