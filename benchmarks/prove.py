@@ -9,11 +9,7 @@ The tables under benchmarks/results/ hold command, versions, hardware and seeds.
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -24,54 +20,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from benchmarks import strategies
-from benchmarks.tables import Predictions, Scores, collect, differences, paired, table
-from skyframe.config import dump_recipe, load_recipe
-from skyframe.config.evaluate import load_suite
-from skyframe.spec import load_yaml
-
-ROOT = Path(__file__).resolve().parent.parent
-WORK = ROOT / ".prove"
-SEEDS = (0, 1, 2)
-STEPS = 230
-VARIANTS = {
-    "full": [],
-    "no_mgcl": ["loss.alpha=0"],
-    "no_alignment": ["loss.beta=0"],
-    "no_geo_context": ["model.geo.enabled=false"],
-    "no_sar": ["data.modalities=[s2]"],
-    "same_dates": ["views.split_dates=false"],
-    "dino": ["loss.cl=dino"],
-    "all_sources": ["loss.sources=[]"],
-}
-"""Ablations: one override each. The last three undo what the small recipes do otherwise than the paper."""
-
-
-def settings() -> str:
-    """Eight hex digits of what every cell rests on; comments do not count."""
-    names = ("skysense_s2s1", "skysense_mixed")
-    recipes = [dump_recipe(load_recipe(name, [f"train.max_steps={STEPS}"])) for name in names]
-    suites = [repr(load_suite(name)) for name in ("prove", "mechanisms", "regions", "eurosat")]
-    spec = repr(load_yaml(ROOT / "data_specs" / "simulated_earth.yaml"))
-    return hashlib.sha256("\n".join((*recipes, *suites, spec)).encode()).hexdigest()[:8]
-
-
-CELLS_OF = WORK / settings()
-"""Runs and answers lie apart by their settings: with changed ones the proof starts anew."""
-
-CLIMATES = ("oceanic", "continental")
-
-
-@dataclass(frozen=True)
-class Scored:
-    """One encoder's predictions under one task, of any seed."""
-
-    suite: str
-    task: str
-    variant: str = "full"
-    encoder: str = "model"
+from benchmarks import batches, learning, strategies
+from benchmarks.learning import SEEDS, VARIANTS
+from benchmarks.workplace import CELLS_OF, ROOT, commit, skyframe
 
 
 @dataclass(frozen=True)
@@ -82,172 +33,17 @@ class Cell:
     run: Callable[[], dict[str, Any]]
 
 
-def skyframe(*words: str) -> None:
-    """Run the command line with one thread, so that two cells share two cores fairly."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    log = CELLS_OF / "logs"
-    log.mkdir(parents=True, exist_ok=True)
-    with (log / f"{time.time_ns()}.txt").open("w") as file:
-        file.write(" ".join(words) + "\n")
-        file.flush()
-        done = subprocess.run(
-            [sys.executable, "-m", "skyframe", *words],
-            cwd=ROOT,
-            env=env,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-    if done.returncode:
-        raise RuntimeError(f"skyframe {' '.join(words[:3])} ended with {done.returncode}; see {file.name}")
-
-
-def cubes() -> Path:
-    """Training cubes in two climates, test cubes in other places and another year; simulated once."""
-    folder = WORK / "cubes"
-    wanted = {
-        "train_oceanic": ["--extent", "5.12x5.12", "--climate", "oceanic", "--year", "2021"],
-        "train_continental": [
-            "--extent",
-            "5.12x5.12",
-            "--climate",
-            "continental",
-            "--year",
-            "2021",
-            "--origin",
-            "0,80000",
-        ],
-        "test_oceanic": ["--extent", "5.12x5.12", "--climate", "oceanic", "--year", "2022", "--origin", "20000,0"],
-        "test_continental": [
-            "--extent",
-            "2.56x2.56",
-            "--climate",
-            "continental",
-            "--year",
-            "2022",
-            "--origin",
-            "20000,80000",
-        ],
-    }
-    for name, options in wanted.items():
-        if not (folder / name).is_dir():
-            skyframe("simulate", str(folder / name), *options, "--hr-share", "0.3")
-    return folder
-
-
-def learning(variant: str, seed: int) -> dict[str, Any]:
-    """Pretrain, export and score one variant under one seed."""
-    name = f"{variant}_seed{seed}"
-    folder, run = cubes(), CELLS_OF / "runs" / name
-    begun = time.perf_counter()
-    skyframe(
-        "pretrain", "skysense_s2s1", f"data.cubes=[{folder}/train_*]", f"name={name}",
-        f"train.run_dir={CELLS_OF / 'runs'}", f"seed={seed}", f"train.max_steps={STEPS}", "resume=auto",
-        *VARIANTS[variant],
-    )  # fmt: skip
-    seconds = time.perf_counter() - begun
-    out = CELLS_OF / "encoders" / name
-    if not out.is_dir():
-        skyframe("export", str(run), str(out))
-    return {"variant": variant, "seed": seed, "pretrain_s": round(seconds), "rows": scores("prove", name, seed)}
-
-
-def scores(suite: str, name: str, seed: int, climate: str = "*") -> list[dict[str, str]]:
-    """Rows of a suite for an exported encoder and its baselines, on the cubes of one climate or of both."""
-    folder = evaluation_of(suite if climate == "*" else f"{suite}_{climate}", name)
-    data = [f"data.simulated.{part}=[{cubes()}/{part}_{climate}]" for part in ("train", "test")]
-    if suite == "eurosat":
-        data = [f"data.eurosat.root={samples() / 'EuroSAT' / 'EuroSAT_RGB'}"]
-    encoder = CELLS_OF / "encoders" / name / "model"
-    skyframe("evaluate", suite, str(encoder), f"seeds=[{seed}]", "--out", str(folder), *data)
-    with (folder / "results.csv").open(newline="") as file:
-        keep = ("task", "protocol", "metric", "value", "lo", "hi", "encoder", "role", "num_test", "num_clusters")
-        return [{k: row[k] for k in keep} for row in csv.DictReader(file)]
-
-
-def mechanisms(seed: int) -> dict[str, Any]:
-    """What one seed's encoder does under cloud, without SAR and, climate by climate, with a wrong region."""
-    if stored(next(c for c in CELLS if c.name == f"learning/full/seed{seed}")) is None:
-        raise RuntimeError(f"learning/full/seed{seed} comes first")
-    rows = scores("mechanisms", f"full_seed{seed}", seed)
-    for climate in CLIMATES:
-        found = scores("regions", f"full_seed{seed}", seed, climate)
-        rows += [row | {"task": f"{climate}_{row['task']}"} for row in found]
-    return {"seed": seed, "rows": rows}
-
-
-def samples() -> Path:
-    """The folder with real samples, where the tests look for it too."""
-    folder = Path(os.environ.get("SKYFRAME_SHARED", ROOT.parent / "shared")) / "data"
-    if not folder.is_dir():
-        raise RuntimeError(f"real samples wanted under {folder} are absent; set SKYFRAME_SHARED to their folder")
-    return folder
-
-
-def mixed() -> dict[str, Any]:
-    """Ingest one place of each real kind, pretrain on them beside simulated cubes, and map one of them."""
-    real, runs = CELLS_OF / "real", CELLS_OF / "runs"
-    sources = {
-        "worldcereal": ["worldcereal-classification/worldcereal_preprocessed_inputs.nc"],
-        "gfmap": ["openeo-gfmap/cdse_sentinel2_l2a.nc", "openeo-gfmap/cdse_sentinel1_grd.nc"],
-        "treesatai": [f"AnySat/Abies_alba_1_1005_WEFL_NLF.{kind}" for kind in ("h5", "tif")],
-    }
-    for kind, files in sources.items():
-        if not (real / kind).is_dir():
-            skyframe("ingest", kind, *(str(samples() / file) for file in files), str(real / kind))
-    begun = time.perf_counter()
-    places = ",".join([f"{cubes()}/train_*", *(str(real / kind) for kind in sources)])
-    where = [f"data.cubes=[{places}]", f"train.run_dir={runs}", "name=mixed"]
-    skyframe("pretrain", "skysense_mixed", *where, "resume=auto")
-    seconds = round(time.perf_counter() - begun)
-    if not (CELLS_OF / "encoders" / "mixed").is_dir():
-        skyframe("export", str(runs / "mixed"), str(CELLS_OF / "encoders" / "mixed"))
-    model = str(CELLS_OF / "encoders" / "mixed" / "model")
-    skyframe("report", str(runs / "mixed"), "--encoder", model, "--scene", str(real / "worldcereal"))
-    rows = [json.loads(line) for line in (runs / "mixed" / "metrics.jsonl").read_text().splitlines()]
-    terms = {name: [row[name] for row in rows] for name in rows[0] if name == "total" or name.startswith("loss/")}
-    return {"pretrain_s": seconds, "step": rows[-1]["step"], "terms": terms}
-
-
-def eurosat(seed: int) -> dict[str, Any]:
-    """Score one seed's encoder of simulated Earth on real chips."""
-    if stored(next(c for c in CELLS if c.name == f"learning/full/seed{seed}")) is None:
-        raise RuntimeError(f"learning/full/seed{seed} comes first")
-    return {"seed": seed, "rows": scores("eurosat", f"full_seed{seed}", seed)}
-
-
-def evaluation_of(suite: str, name: str) -> Path:
-    """Where the rows, logs and predictions of one encoder under one suite lie."""
-    return CELLS_OF / "evaluation" / f"{suite}_{name}"
-
-
-def predictions(suite: str, name: str, task: str, protocol: str, encoder: str) -> Predictions | None:
-    """What evaluation kept of one encoder's test predictions; None if it was not run."""
-    for path in (evaluation_of(suite, name) / "logs").glob(f"{task}-{protocol}-{encoder}-seed*.npz"):
-        with np.load(path) as kept:
-            return {"truth": kept["truth"], "cluster": kept["cluster"], "predicted": kept[protocol]}
-    return None
-
-
-def difference(protocol: str, first: Scored, second: Scored) -> str:
-    """Score of `first` minus `second` over the seeds that hold both."""
-    pairs = {}
-    for seed in SEEDS:
-        sides = [predictions(s.suite, f"{s.variant}_seed{seed}", s.task, protocol, s.encoder) for s in (first, second)]
-        if sides[0] is not None and sides[1] is not None:
-            pairs[seed] = sides[0], sides[1]
-    return paired(pairs)
-
-
 CELLS = [
-    *(Cell(f"learning/{v}/seed{s}", partial(learning, v, s)) for v in VARIANTS for s in SEEDS),
-    *(Cell(f"mechanisms/seed{s}", partial(mechanisms, s)) for s in SEEDS),
-    Cell("real/mixed", mixed),
-    *(Cell(f"real/eurosat/seed{s}", partial(eurosat, s)) for s in SEEDS),
+    *(Cell(f"learning/{v}/seed{s}", partial(learning.learning, v, s)) for v in VARIANTS for s in SEEDS),
+    *(Cell(f"mechanisms/seed{s}", partial(learning.mechanisms, s)) for s in SEEDS),
+    Cell("real/mixed", learning.mixed),
+    *(Cell(f"real/eurosat/seed{s}", partial(learning.eurosat, s)) for s in SEEDS),
     *(
         Cell(f"strategies/{w}/{p}x{m}", partial(strategies.equality, CELLS_OF / "strategies", skyframe, w, p, m))
         for w in strategies.WAYS for p in ((1,) if w == "alone" else (1, 2)) for m in strategies.MICRO
     ),
+    *(Cell(f"batch/{b}/seed{s}", partial(batches.batch, b, s)) for s in SEEDS for b in batches.BATCHES),
+    Cell("elastic/chain", partial(strategies.elastic, CELLS_OF / "elastic")),
     *(Cell(f"kills/{w}", partial(strategies.killed, CELLS_OF / "kills", w, 0)) for w in strategies.WAYS),
 ]  # fmt: skip
 
@@ -281,93 +77,13 @@ def _answer_path(cell: Cell) -> Path:
     return CELLS_OF / "cells" / f"{cell.name.replace('/', '_')}.json"
 
 
-def commit() -> str:
-    """The short hash of the checked-out commit."""
-    words = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-
-
-def learning_table(answers: list[dict[str, Any]]) -> str:
-    """Every variant beside random weights and raw pixels."""
-    found: Scores = {}
-    for a in answers:
-        for row in a["rows"]:
-            if row["role"] == "encoder" or a["variant"] == "full":
-                collect(found, row, (row["task"], row["protocol"]), a["variant"])
-    seconds = {f"{a['variant']}/seed{a['seed']}": a["pretrain_s"] for a in answers}
-    shown = ", ".join(f"{name} {value}" for name, value in seconds.items())
-    about = f"skysense_s2s1, tiny preset, {STEPS} steps; seconds of pretraining: {shown}."
-    columns = [*VARIANTS, "random_init", "raw_pixels"]
-    title = "Learning and ablations on the simulated Earth"
-    scored = table(title, about, {a["commit"] for a in answers}, found, columns)
-    others = [v for v in VARIANTS if v != "full"]
-    rows = []
-    for task, probe in sorted(found):
-        full = Scored("prove", task)
-        against = [Scored("prove", task, encoder=e) for e in ("raw_pixels", "random_init")]
-        against += [Scored("prove", task, v) for v in others]
-        rows.append([task, probe, *(difference(probe, full, other) for other in against)])
-    minus = [f"full - {v}" for v in ("raw_pixels", "random_init", *others)]
-    return scored + differences(["task", "probe", *minus], rows)
-
-
-def mechanisms_table(answers: list[dict[str, Any]]) -> str:
-    """What the pretrained encoder sees or is told, beside random weights and raw pixels."""
-    found: Scores = {}
-    for a in answers:
-        for row in a["rows"]:
-            collect(found, row, (row["task"], row["protocol"]), "pretrained")
-    about = (
-        "Crop type by position; cloudy = at most one clear optical date; context = the region context alone, whole = "
-        "all features, both with a probe learned in one climate; swapped = test places are told a region of the other "
-        "one."
-    )
-    columns = ["pretrained", "random_init", "raw_pixels"]
-    title = "Mechanisms of SkySense on the simulated Earth"
-    scored = table(title, about, {a["commit"] for a in answers}, found, columns)
-    pairs = {"cloudy - cloudy_s2": (Scored("mechanisms", "cloudy"), Scored("mechanisms", "cloudy_s2"))}
-    for climate in CLIMATES:
-        for part in ("context", "whole"):
-            suite = f"regions_{climate}"
-            pairs[f"{climate}: {part} - {part}_swapped"] = Scored(suite, part), Scored(suite, f"{part}_swapped")
-    rows = [[name, *(difference(probe, *pair) for probe in ("knn", "linear"))] for name, pair in pairs.items()]
-    return scored + differences(["pretrained", "knn", "linear"], rows)
-
-
-def real_table(answers: list[dict[str, Any]]) -> str:
-    """Loss terms of the mixed run at its beginning and end, and scores on real chips."""
-    found: Scores = {}
-    for a in answers:
-        for row in a.get("rows", []):
-            collect(found, row, (row["task"], row["protocol"]), "pretrained")
-    about = "Encoders of skysense_s2s1 on EuroSAT RGB chips, one date with three of ten bands."
-    commits = {a["commit"] for a in answers}
-    text = table("Real input", about, commits, found, ["pretrained", "random_init", "raw_pixels"])
-    for a in answers:
-        if "terms" in a:
-            quarter = max(1, len(a["terms"]["total"]) // 4)
-            lines = [
-                "",
-                f"skysense_mixed on simulated cubes beside WorldCereal, openEO-GFMAP and TreeSatAI: {a['step']} steps "
-                f"in {a['pretrain_s']} s; loss terms, mean of the first and of the last quarter of the logged steps.",
-                "",
-                "| term | first quarter | last quarter | all finite |",
-                "|---|---|---|---|",
-            ]
-            for name, values in a["terms"].items():
-                finite = "yes" if np.isfinite(values).all() else "no"
-                lines.append(
-                    f"| {name} | {np.mean(values[:quarter]):.3f} | {np.mean(values[-quarter:]):.3f} | {finite} |"
-                )
-            text += "\n".join(lines) + "\n"
-    return text
-
-
 TABLES = {
-    "learning": learning_table,
-    "mechanisms": mechanisms_table,
-    "real": real_table,
+    "learning": learning.learning_table,
+    "mechanisms": learning.mechanisms_table,
+    "real": learning.real_table,
+    "batch": batches.batch_table,
     "strategies": strategies.equality_table,
+    "elastic": strategies.elastic_table,
     "kills": strategies.killed_table,
 }
 
@@ -380,7 +96,11 @@ def main() -> None:
         cells = [c for c in CELLS if c.name.startswith(f"{family}/")]
         chosen = [c for c in cells if not words or any(w in c.name for w in words)]
         if chosen:
-            strategies.earth(CELLS_OF / family / "earth") if family in ("strategies", "kills") else cubes()
+            strategies.earth(CELLS_OF / family / "earth") if family in (
+                "strategies",
+                "elastic",
+                "kills",
+            ) else learning.cubes()
         with ThreadPoolExecutor(2) as pool:
             failed |= None in list(pool.map(answer, chosen))
         done = [a for a in map(stored, cells) if a is not None]

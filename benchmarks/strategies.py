@@ -28,10 +28,12 @@ WAYS = {
 }
 MICRO = (1, 4)
 STEPS = 20
+CHAIN = (("zero2", 2, 5), ("zero3", 1, 10), ("ddp", 4, 15), ("zero1", 2, STEPS))
+"""One run: strategy, processes, and the least step it is killed at."""
 KILLS = 12
 """Of each way on two ranks; every other one inside a save."""
 RUN = (
-    "model.preset=nano", "views.crop_px=4", "data.window_px=8", "data.frames={s2: 3, s1: 2}", "train.global_batch=8",
+    "views.crop_px=4", "data.window_px=8", "data.frames={s2: 3, s1: 2}", "train.global_batch=8",
     "loss.pixel_rows=4", "loss.num_centres=2", "model.head.outputs=32", "model.fusion.positions=1.0",
     "views.split_dates=false", "views.drop_frames=0.3", "loss.cl=dino", "loss.sources=[]", "loss.centering=ema",
     "loss.teacher_temp_start=0.04", "loss.teacher_temp=0.07", "optim.warmup_steps=2", "optim.clip_norm=0.5",
@@ -72,12 +74,12 @@ def optical_copy(cube: Path, out: Path) -> Path:
     return writer.finish()
 
 
-def words(work: Path, name: str, way: str, processes: int, micro: int, *more: str) -> list[str]:
+def words(work: Path, name: str, way: str, processes: int, micro: int, *more: str, preset: str = "nano") -> list[str]:
     """Arguments of `skyframe` for one run."""
     folder = earth(work / "earth")
     return [
-        "pretrain", "skysense_demo", *RUN, f"data.cubes=[{folder}/a,{folder}/optical]", f"name={name}",
-        f"train.run_dir={work / 'runs'}", f"train.devices={processes}", f"train.micro_steps={micro}",
+        "pretrain", "skysense_demo", *RUN, f"model.preset={preset}", f"name={name}", f"train.run_dir={work / 'runs'}",
+        f"data.cubes=[{folder}/a,{folder}/optical]", f"train.devices={processes}", f"train.micro_steps={micro}",
         f"train.max_steps={STEPS}", *WAYS[way], *more,
     ]  # fmt: skip
 
@@ -89,11 +91,44 @@ def equality(work: Path, skyframe: Callable[..., None], way: str, processes: int
     name = f"{way}_{processes}x{micro}"
     run = work / "runs" / name
     shutil.rmtree(run, ignore_errors=True)
-    skyframe(*words(work, name, way, processes, micro, f"train.keep_checkpoints={STEPS}", "resume=auto"))
+    keep = f"train.keep_checkpoints={STEPS}"
+    skyframe(*words(work, name, way, processes, micro, keep, "resume=auto", preset="tiny"))
     losses = [row["total"] for row in read_metrics(run)]
     teacher = teacher_error(run)
     shutil.rmtree(run / "checkpoints")
     return {"way": way, "processes": processes, "micro": micro, "losses": losses, "teacher": teacher}
+
+
+def elastic(work: Path) -> dict[str, Any]:
+    """One run on changing ranks under changing strategies, killed in between, beside one process that is left alone."""
+    from skyframe.train.checkpoint import latest
+    from skyframe.train.progress import read_metrics
+    from skyframe.train.store import Reader
+
+    whole, run = work / "runs" / "whole", work / "runs" / "elastic"
+    shutil.rmtree(work / "runs", ignore_errors=True)
+    keep = f"train.keep_checkpoints={STEPS}"
+    start(words(work, whole.name, "alone", 1, 1, keep, preset="tiny")).wait()
+    ends = []
+    for way, processes, step in CHAIN:
+        process = start(words(work, run.name, way, processes, 1, keep, "resume=auto", preset="tiny"))
+        if step < STEPS:
+            _kill(process, run, step, inside=False, one=False, draw=random.Random(step))
+        process.wait()
+        newest = latest(run / "checkpoints")
+        ends.append(0 if newest is None else int(Reader(newest).index["step"]))
+    losses = [[row["total"] for row in read_metrics(r)] for r in (whole, run)]
+    readers = [Reader(r / "checkpoints" / f"step_{STEPS:08d}") for r in (whole, run)]
+    far = {
+        part: max(_relative(*(r.whole(n) for r in readers)) for n in readers[0].tensors if part in n)
+        for part in ("bank", "center")
+    }
+    return {"ends": ends, "losses": losses, "teacher": teacher_error(run), "far": far}
+
+
+def _relative(a: Any, b: Any) -> float:
+    """Norm of the difference of two tensors over that of the first."""
+    return float((a.double() - b.double()).norm() / a.double().norm().clamp(min=1e-30))
 
 
 def teacher_error(run: Path) -> float:
@@ -213,7 +248,7 @@ def equality_table(answers: list[dict[str, Any]]) -> str:
     alone = {a["micro"]: a["losses"] for a in answers if a["way"] == "alone"}
     lines = header("Every strategy against one process", {a["commit"] for a in answers})
     lines += [
-        f"SkySense nano, {STEPS} steps of 8 samples, fp32, gloo; clipped in every step, ragged dates, one cube without "
+        f"SkySense tiny, {STEPS} steps of 8 samples, fp32, gloo; clipped in every step, ragged dates, one cube without "
         "SAR. Loss: greatest |difference| / |loss of one process|. Teacher: greatest |difference| from the average of "
         "all students in float64.",
         "",
@@ -225,6 +260,30 @@ def equality_table(answers: list[dict[str, Any]]) -> str:
             pairs = zip(a["losses"], alone[a["micro"]], strict=True)
             loss = max(abs(x - y) / abs(y) for x, y in pairs)
             lines.append(f"| {a['way']} | {a['processes']} | {a['micro']} | {loss:.1e} | {a['teacher']:.1e} |")
+    return "\n".join(lines) + "\n"
+
+
+def elastic_table(answers: list[dict[str, Any]]) -> str:
+    """Where each part of the chain ended, and what its whole differs in from one process."""
+    (a,) = answers
+    whole, chain = a["losses"]
+    loss = max(abs(x - y) / abs(x) for x, y in zip(whole, chain, strict=True))
+    lines = header("One run on changing ranks and strategies", {a["commit"]})
+    lines += [
+        f"SkySense tiny, {STEPS} steps of 8 samples, fp32, gloo; each part but the last ended by SIGKILL of all ranks. "
+        "Beside one process that was left alone.",
+        "",
+        "| part | strategy | processes | newest save at its end |",
+        "|---|---|---|---|",
+        *(
+            f"| {n + 1} | {way} | {p} | {end} |"
+            for n, ((way, p, _), end) in enumerate(zip(CHAIN, a["ends"], strict=True))
+        ),
+        "",
+        f"Greatest relative difference of the loss of a step: {loss:.1e}. Greatest difference of the teacher from the "
+        f"average of all students in float64: {a['teacher']:.1e}. At the end, norm of the difference over the norm: "
+        f"prototype bank {a['far']['bank']:.1e}, centres {a['far']['center']:.1e}.",
+    ]
     return "\n".join(lines) + "\n"
 
 
