@@ -44,7 +44,7 @@ CELLS = [
     ),
     *(Cell(f"batch/{b}/seed{s}", partial(batches.batch, b, s)) for s in SEEDS for b in batches.BATCHES),
     Cell("elastic/chain", partial(strategies.elastic, CELLS_OF / "elastic")),
-    *(Cell(f"kills/{w}", partial(strategies.killed, CELLS_OF / "kills", w, 0)) for w in strategies.WAYS),
+    *(Cell(f"kills/{w}", partial(strategies.killed, CELLS_OF / "kills", w, 0)) for w in strategies.KILLED),
 ]  # fmt: skip
 
 

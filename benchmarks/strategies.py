@@ -26,6 +26,8 @@ WAYS = {
     "ddp": ["train.strategy=ddp"],
     **{f"zero{s}": ["train.strategy=deepspeed", f"train.deepspeed.stage={s}"] for s in range(4)},
 }
+KILLED = WAYS | {f"{way}_async": [*WAYS[way], "train.async_save=true"] for way in ("ddp", "zero2")}
+"""Those that are killed: also in saves in the background."""
 MICRO = (1, 4)
 STEPS = 20
 CHAIN = (("zero2", 2, 5), ("zero3", 1, 10), ("ddp", 4, 15), ("zero1", 2, STEPS))
@@ -80,7 +82,7 @@ def words(work: Path, name: str, way: str, processes: int, micro: int, *more: st
     return [
         "pretrain", "skysense_demo", *RUN, f"model.preset={preset}", f"name={name}", f"train.run_dir={work / 'runs'}",
         f"data.cubes=[{folder}/a,{folder}/optical]", f"train.devices={processes}", f"train.micro_steps={micro}",
-        f"train.max_steps={STEPS}", *WAYS[way], *more,
+        f"train.max_steps={STEPS}", *KILLED[way], *more,
     ]  # fmt: skip
 
 
@@ -176,6 +178,8 @@ def killed(work: Path, way: str, seed: int) -> dict[str, Any]:
         process = start(words(work, run.name, way, processes, 1, "resume=auto"))
         at = min(STEPS - 1, (0 if before is None else int(before.name[5:])) + draw.randint(1, 2))
         hit = _kill(process, run, at, inside, one, draw)
+        if not hit:
+            raise RuntimeError(f"{run.name}: ended by itself before kill {number + 1}, expected to be running")
         left = sorted(p.name for p in (run / "checkpoints").glob("*.tmp"))
         newest = latest(run / "checkpoints")
         step = 0
@@ -184,7 +188,7 @@ def killed(work: Path, way: str, seed: int) -> dict[str, Any]:
             reader.state_dict(), reader.state()  # every byte against its checksum
             step = int(reader.index["step"])
         logged = max((int(r["step"]) for r in read_metrics(run)), default=0)
-        kills.append({"one": one, "inside": bool(left), "left": left, "hit": hit, "step": step, "lost": logged - step})
+        kills.append({"one": one, "inside": bool(left), "left": left, "step": step, "lost": logged - step})
     start(words(work, run.name, way, processes, 1, "resume=auto")).wait()
     ends = [Reader(r / "checkpoints" / f"step_{STEPS:08d}") for r in (whole, run)]
     names = [n for n in ends[0].tensors if not n.startswith("random/")]
@@ -202,8 +206,8 @@ def start(arguments: list[str]) -> subprocess.Popen[bytes]:
     )
 
 
-def _kill(process: subprocess.Popen[bytes], run: Path, step: int, inside: bool, one: bool, draw: random.Random) -> str:
-    """SIGKILL at a random moment after a step, or at the first sight of a save that is being written."""
+def _kill(process: subprocess.Popen[bytes], run: Path, step: int, inside: bool, one: bool, draw: random.Random) -> bool:
+    """SIGKILL at a random moment after a step, or at the first sight of a save; False where nothing ran any more."""
     from skyframe.train.progress import read_metrics
 
     deadline = time.monotonic() + 240
@@ -215,14 +219,15 @@ def _kill(process: subprocess.Popen[bytes], run: Path, step: int, inside: bool, 
             time.sleep(draw.uniform(0, 1.5))
             break
     victim = draw.choice([*_children(process.pid), process.pid]) if one else None
-    if process.poll() is None:
+    was_running = process.poll() is None
+    if was_running:
         os.kill(victim, signal.SIGKILL) if victim is not None else os.killpg(process.pid, signal.SIGKILL)
     if one:
         time.sleep(1.0)  # the other rank notices, or waits; SLURM ends it then
         if process.poll() is None or _alive(process.pid):
             os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    return "one rank" if one else "all"
+    return was_running
 
 
 def _reached(run: Path, step: int) -> bool:
