@@ -8,17 +8,20 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from skyframe.data.datamodule import select_modalities
 from skyframe.sample import Batch
 from skyframe.train import throughput
 from skyframe.train.estimate.model import loss_of
-from skyframe.train.estimate.useful import Part, prices_of
+from skyframe.train.estimate.useful import prices_of
 from skyframe.train.progress import read_metrics
 from skyframe.train.run import pretrain
-from skyframe.train.throughput import Tally, Throughput, peak_of
+from skyframe.train.tally import Part, Tally
+from skyframe.train.throughput import Throughput, peak_of
 from tests.distributed import run_ranks
 from tests.system.batches import nano_recipe, nano_system
 from tests.train.estimate.whole import system, tiny, windows
 from tests.train.runs import overrides
+from tests.train.throughput_ranks import measured
 
 CPU = torch.device("cpu")
 FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -152,36 +155,28 @@ def test_a_learning_encoder_costs_thrice_its_teacher_but_for_the_gradient_of_pix
     assert student == 3 * teacher - patch
 
 
-def _rank(rank: int, world: int) -> tuple[dict[Part, list[float]], dict[str, float]]:
-    recipe = nano_recipe("train.peak_tflops=1")
-    made = nano_system()
-    meter = Throughput(recipe, made, CPU, 1.0)
-    whole, one = (windows(nano_recipe("data.window_px=4"), num) for num in (2, 1))
-    for name, s in ragged(whole).series.items():
-        one.series[name].valid.copy_(s.valid[rank : rank + 1])
-    made.losses((one, one))
-    _, counts = meter.tally.take(1, CPU)
-    made.losses((one, one))
-    meter.samples += 1
-    return counts, meter.row(waited_s=1.0 + 0.5 * rank)
-
-
 def test_two_ranks_one_without_radar_count_as_one_does():
-    (counts, row), (_, other) = run_ranks(_rank)
+    recipe, whole = nano_recipe(), ragged(windows(nano_recipe("data.window_px=4"), 2))
+    ranks = []
+    for rank in range(2):
+        one = windows(nano_recipe("data.window_px=4"), 1)
+        for name, s in whole.series.items():
+            one.series[name].valid.copy_(s.valid[rank : rank + 1])
+        ranks.append(one)
+    (counts, row), (same, _) = run_ranks(measured, recipe, select_modalities(recipe.data), tuple(ranks))
     made = nano_system()
     tally = Tally(made)
-    batch = ragged(windows(nano_recipe("data.window_px=4"), 2))
-    made.losses((batch, batch))
+    made.losses((whole, whole))
     _, alone = tally.take(2, CPU)
     assert {part: count[:2] for part, count in counts.items()} == {part: count[:2] for part, count in alone.items()}
+    assert counts == same
     assert row["tokens_per_s"] / row["samples_per_s"] == pytest.approx(2 * (16 + 56 + 32) / 2)
-    assert "mfu_pct" in row and "mfu_pct" not in other
     took = 2 / row["samples_per_s"]
     assert row["data_wait_pct"] == pytest.approx(100 * 0.5 / took), "of the rank that waited"
 
 
 def test_figures_of_a_row_by_hand(monkeypatch):
-    clock = iter([0.0, 100.0, 104.0, 104.0, 110.0, 110.0])
+    clock = iter([0.0, 100.0, 104.0, 104.0, 110.0, 110.0, 111.0, 111.0])
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     recipe = nano_recipe("train.peak_tflops=1e-6")
     made = nano_system()
@@ -204,6 +199,8 @@ def test_figures_of_a_row_by_hand(monkeypatch):
     again = meter.row(waited_s=51.0)
     assert (again["samples_per_s"], again["data_wait_pct"]) == (1.0, 0.0), "nothing of before"
     rate, more = meter.in_short()
+    monkeypatch.setattr(throughput.dist, "rank", lambda: 1)
+    assert "mfu_pct" not in meter.row(waited_s=51.0), "rank 0 writes"
     assert rate == "1.0 samples/s" and more.startswith("35 tokens/s  waits 0 %  MFU "), more
 
 

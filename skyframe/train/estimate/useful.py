@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,15 +16,7 @@ from skyframe.sample import SeriesBatch
 from skyframe.train.estimate.ledger import Ledger
 from skyframe.train.estimate.model import system_on_meta
 from skyframe.train.estimate.rehearsal import assumed_whole
-
-
-@dataclass(frozen=True, order=True)
-class Part:
-    """What real work is counted by: a modality's encoder with its way onto the position grid, or a fusion."""
-
-    tower: str  # name of the `FactorisedEncoder` in its system
-    modality: str = ""  # empty = the fusion
-    form: tuple[int, ...] = ()  # bands, rows and columns of a frame
+from skyframe.train.tally import Part
 
 
 def prices_of(recipe: SkySenseRecipe, parts: Iterable[Part]) -> dict[Part, tuple[float, ...]]:
