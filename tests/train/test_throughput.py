@@ -232,7 +232,10 @@ def test_rows_of_a_run_leave_its_first_step_out_whatever_the_micro_steps_and_aft
         "whole": ["train.log_every=2", "train.peak_tflops=0.1", "train.checkpoint_every=2"],
         "halves": ["train.log_every=2", "train.peak_tflops=0.1", "train.micro_steps=2"],
     }
-    recipes = {name: nano_recipe(*overrides(earth, tmp_path, name, *more)) for name, more in words.items()}
+    recipes = {
+        name: nano_recipe(*overrides(earth, tmp_path, name, "views.drop_frames=0.5", *more))
+        for name, more in words.items()
+    }
     rows = {name: read_metrics(pretrain(recipe, show=False)) for name, recipe in recipes.items()}
     assert not any("mfu_pct" in r for r in rows["each"]), "the peak of a CPU is not known"
     assert all(0 < r["mfu_pct"] < 100 and 0 <= r["data_wait_pct"] < 100 for r in rows["whole"] + rows["halves"])
@@ -240,7 +243,8 @@ def test_rows_of_a_run_leave_its_first_step_out_whatever_the_micro_steps_and_aft
     _, second, third, fourth = tokens["each"]
     assert tokens["whole"] == pytest.approx([second, (third + fourth) / 2], rel=1e-4)
     assert tokens["halves"] == pytest.approx(tokens["whole"], rel=1e-4)
-    assert all(16 < t <= 2 * 16 * (1 + 3 + 2) for t in tokens["each"]) and third != fourth
+    assert all(16 < t <= 2 * 16 * (1 + 3 + 2) for t in tokens["each"])
+    assert min(abs(second - third), abs(third - fourth)) > 1, "steps that could be taken for each other"
 
     saved = tmp_path / "whole" / "checkpoints"
     shutil.rmtree(saved / "step_00000004")  # as if killed before it was written
