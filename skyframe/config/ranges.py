@@ -47,7 +47,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(
         (
             "data.workers", "data.sources.*", "train.guards.least_rank", "train.guards.least_std",
-            "train.guards.max_rollbacks", "train.guards.hung_s", "train.threads", "optim.min_lr", "optim.weight_decay",
+            "train.guards.max_rollbacks", "train.guards.hung_s", "train.threads", "train.peak_tflops",
+            "optim.min_lr", "optim.weight_decay",
             "optim.warmup_steps", "optim.clip_norm", "views.local_crops", "views.jitter_days", "views.gain",
             "views.offset", "model.date_std", "loss.alpha", "loss.beta",
         ),

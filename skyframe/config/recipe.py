@@ -89,6 +89,7 @@ class TrainConfig:
     num_nodes: int = 1
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    peak_tflops: float = 0.0  # of one device in this precision, for mfu_pct; 0 = that of an A100, H100 or H200, or none
     threads: int = 0  # CPU threads per process; 0 = all cores shared evenly by the processes of a node
     log_every: int = 10  # steps
     checkpoint_every: int = 100  # steps

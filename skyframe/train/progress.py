@@ -22,6 +22,7 @@ from skyframe import dist
 from skyframe.spec import InputError
 from skyframe.train.guards import skip_sentence
 from skyframe.train.module import PretrainModule, row_due
+from skyframe.train.throughput import Throughput
 
 
 class ProgressLog(pl.Callback):
@@ -32,18 +33,18 @@ class ProgressLog(pl.Callback):
         self.file: TextIO | None = None
         self.board: Any = None
         self.bar: Progress | None = None
-        self.begun = self.last_row = self.waited_s = 0.0
+        self.speed: Throughput | None = None
+        self.begun = 0.0
         self.replaced = 0  # samples of this rank that stood in for damaged ones, since the last row
-        self.logged_step = 0
-        self.samples = 0
+        self.logged_step = self.first_step = 0
         self.lr = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the log and the progress line on rank 0."""
-        self.begun = self.last_row = time.perf_counter()
-        self.logged_step = trainer.global_step
-        loader = trainer.datamodule.loader  # type: ignore[attr-defined]
-        self.waited_s = loader.waited_s if loader is not None else 0.0
+        assert isinstance(pl_module, PretrainModule)
+        self.begun = time.perf_counter()
+        self.logged_step, self.first_step = trainer.global_step, trainer.global_step + 1
+        self.speed = Throughput(pl_module.recipe, pl_module.system, pl_module.device, _waited_s(trainer))
         if not trainer.is_global_zero:
             return
         self._open(trainer.global_step)
@@ -91,13 +92,12 @@ class ProgressLog(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write a row where a log step or a checkpoint is due, and stop there on a non-finite loss: none is saved."""
-        assert isinstance(pl_module, PretrainModule)
-        now = time.perf_counter()
-        self.samples += batch.size * dist.world_size()
+        assert isinstance(pl_module, PretrainModule) and self.speed is not None
+        self.speed.samples += batch.size
         self._note_damage(batch.damage)
         step = trainer.global_step
         if step != self.logged_step and row_due(pl_module.recipe.train, step):
-            row = self._row(trainer, pl_module, now)
+            row = self._row(trainer, pl_module, self.speed)
             bad = [k for k, v in row.items() if not math.isfinite(v)]
             if bad:
                 raise InputError(
@@ -105,30 +105,32 @@ class ProgressLog(pl.Callback):
                     "with a lower optim.lr "
                     f"or look at the samples since step {self.logged_step}"
                 )
-            self.logged_step, self.last_row = step, now
+            self.logged_step, self.first_step = step, 0
             self._write(row)
+        elif step == self.first_step:  # slower than all others
+            self.speed.restart(_waited_s(trainer))
+            self.first_step = 0
         if self.bar is not None:
             replaced = trainer.datamodule.replaced + self.replaced  # type: ignore[attr-defined]
-            news = f"{self.samples / (now - self.begun):.1f} samples/s  {_in_short(pl_module.terms)}"
+            rate, more = self.speed.in_short()
+            news = f"{rate}  {_in_short(pl_module.terms)}  {more}".rstrip()
             news += f"  {replaced} replaced" if replaced else ""
             skipped = trainer.datamodule.skipped  # type: ignore[attr-defined]
             news += f"  {skipped} steps skipped" if skipped else ""
             self.bar.update(self.bar.task_ids[0], completed=step, news=news)
 
-    def _row(self, trainer: pl.Trainer, module: PretrainModule, now: float) -> dict[str, float]:
+    def _row(self, trainer: pl.Trainer, module: PretrainModule, speed: Throughput) -> dict[str, float]:
         """Terms averaged over ranks, schedules, throughput and health figures."""
         terms = {name: float(dist.all_sum(value)) / dist.world_size() for name, value in module.terms.items()}
         train, data = module.recipe.train, trainer.datamodule  # type: ignore[attr-defined]
-        waited_s, self.waited_s = data.loader.waited_s - self.waited_s, data.loader.waited_s
         row: dict[str, float] = {
             "step": trainer.global_step,
             "epoch": trainer.global_step * train.global_batch / max(1, len(data.plan)),
-            "time_s": now - self.begun,
+            "time_s": time.perf_counter() - self.begun,
             "total": terms.pop("total"),
             **{f"loss/{name}": value for name, value in terms.items()},
             "lr": self.lr,
-            "samples_per_s": self.samples / (now - self.begun),
-            "data_wait_pct": 100 * waited_s / max(1e-9, now - self.last_row),  # since the last row, first batch apart
+            **speed.row(_waited_s(trainer)),
         }
         row["skipped"] = data.skipped
         if module.recipe.data.on_damage == "skip":
@@ -168,10 +170,16 @@ class ProgressLog(pl.Callback):
         self._close()
 
     def _close(self) -> None:
-        for thing in (self.bar, self.file, self.board):
+        for thing in (self.bar, self.file, self.board, self.speed):
             if thing is not None:
                 thing.stop() if isinstance(thing, Progress) else thing.close()
-        self.bar = self.file = self.board = None
+        self.bar = self.file = self.board = self.speed = None
+
+
+def _waited_s(trainer: pl.Trainer) -> float:
+    """How long this rank has waited for data since its loader was made."""
+    loader = trainer.datamodule.loader  # type: ignore[attr-defined]
+    return float(loader.waited_s) if loader is not None else 0.0
 
 
 DAMAGE = "damaged_rank"

@@ -170,7 +170,7 @@ def _what(recipe: SkySenseRecipe) -> SkySenseRecipe:
 
 
 FREE = (
-    "strategy", "deepspeed", "recompute", "devices", "num_nodes", "accelerator", "threads",
+    "strategy", "deepspeed", "recompute", "devices", "num_nodes", "accelerator", "threads", "peak_tflops",
     "log_every", "checkpoint_every", "keep_checkpoints", "async_save", "guards",
 )  # fmt: skip
 """Fields of `train:` that may differ from those that a run was started with."""
