@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from skyframe.data.datamodule import select_modalities
+from skyframe.data.layout import select_modalities
 from skyframe.train.estimate.memory import parts_of
 from skyframe.train.estimate.model import system_on_meta, windows_on_meta
 from skyframe.train.estimate.network import (
