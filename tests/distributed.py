@@ -24,7 +24,9 @@ import torch.distributed as td
 import torch.multiprocessing as mp
 
 
-def run_ranks(function: Callable[..., Any], *args: Any, world: int = 2, timeout_s: float = 120.0) -> list[Any]:
+def run_ranks(
+    function: Callable[..., Any], *args: Any, world: int = 2, timeout_s: float = 120.0, preload: str | None = None
+) -> list[Any]:
     """Call `function(rank, world, *args)` on `world` processes that share a gloo group.
 
     Args:
@@ -32,6 +34,7 @@ def run_ranks(function: Callable[..., Any], *args: Any, world: int = 2, timeout_
         args: picklable arguments, the same for every rank.
         world: number of processes.
         timeout_s: after this long every process is killed and the test fails; hung ranks print their stacks.
+        preload: a module of imports that takes longer than the test: ranks are forked from a process that has it.
 
     Returns:
         What each rank returned, in rank order.
@@ -40,7 +43,9 @@ def run_ranks(function: Callable[..., Any], *args: Any, world: int = 2, timeout_
         AssertionError: a rank raised (its traceback is in the message), died or did not end in time.
     """
     with tempfile.TemporaryDirectory() as folder:
-        context = mp.get_context("spawn")
+        context = mp.get_context("forkserver" if preload else "spawn")
+        if preload:
+            context.set_forkserver_preload([preload])
         ranks = [
             context.Process(target=_rank_main, args=(function, rank, world, folder, timeout_s, args))
             for rank in range(world)

@@ -123,6 +123,12 @@ def test_help_loads_nothing_heavy() -> None:
     assert "click" in loaded and not loaded & (HEAVY | {"numpy", "scipy", "matplotlib"})
 
 
+def test_a_plan_of_training_loads_neither_trainer_nor_store() -> None:
+    said = "sys.argv = ['skyframe', 'plan', 'skysense_demo', '--gpus', '2', '--global-batch', '2']"
+    loaded = _modules_after(f"import skyframe.cli\n{said}\nskyframe.cli.main()")
+    assert "torch" in loaded and not loaded & (HEAVY - {"torch"})
+
+
 def test_every_system_has_a_schema() -> None:
     from skyframe.config import SCHEMAS
     from skyframe.system import SYSTEMS

@@ -17,6 +17,9 @@ MAX_BUCKET = 200_000_000
 """Elements sent at once: 800 MB of fp32; a smaller model sends eighths of itself, so that sending overlaps backward."""
 MIN_BUCKET = 1_000_000
 
+PERSISTENCE_ELEMENTS = 100_000
+"""Parameters up to this size stay whole under ZeRO-3."""
+
 OWNED = {
     "bf16": "train.precision",
     "fp16": "train.precision",
@@ -37,6 +40,11 @@ OWNED = {
 def bucket_elements(num_parameters: int) -> int:
     """Gradients that are sent together: an eighth of all, within bounds, and an even number as DeepSpeed wants."""
     return max(MIN_BUCKET, min(MAX_BUCKET, num_parameters // 8)) // 2 * 2
+
+
+def prefetch_elements(num_parameters: int) -> int:
+    """Parameters that ZeRO-3 asks for ahead at a time: a quarter of a bucket."""
+    return bucket_elements(num_parameters) // 4
 
 
 def deepspeed_config(recipe: Recipe, num_parameters: int, on_gpu: bool) -> dict[str, Any]:
@@ -68,7 +76,10 @@ def deepspeed_config(recipe: Recipe, num_parameters: int, on_gpu: bool) -> dict[
     if chosen.stage in (1, 2):
         zero |= {"allgather_bucket_size": bucket, "reduce_scatter": True}
     if chosen.stage == 3:
-        zero |= {"stage3_prefetch_bucket_size": bucket // 4, "stage3_param_persistence_threshold": 100_000}
+        zero |= {
+            "stage3_prefetch_bucket_size": prefetch_elements(num_parameters),
+            "stage3_param_persistence_threshold": PERSISTENCE_ELEMENTS,
+        }
     moved = {"device": "cpu", "pin_memory": on_gpu}
     if chosen.offload != "none":
         zero["offload_optimizer"] = moved

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from skyframe.config import load_recipe
-from skyframe.data.datamodule import layouts_for, side_px
+from skyframe.data.layout import layouts_for, side_px
 from skyframe.geography import RegionIndex
 from skyframe.randomness import generator
 from skyframe.sample import Batch, Sample, Series, collate

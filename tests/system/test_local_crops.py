@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from skyframe.data.datamodule import layouts_for
+from skyframe.data.layout import layouts_for
 from skyframe.sample import Batch, collate
 from skyframe.spec import InputError
 from tests.system.batches import CROP_PX, SPEC, nano_recipe, nano_system, random_sample, views_of, with_values

@@ -10,7 +10,7 @@ from torch import nn
 from skyframe.calendar import DATE_ROWS
 from skyframe.config import PRESETS, SkySenseRecipe, load_recipe
 from skyframe.config.skysense import EncoderConfig
-from skyframe.data.datamodule import select_modalities
+from skyframe.data.layout import select_modalities
 from skyframe.geography import RegionIndex
 from skyframe.system import SkySense
 

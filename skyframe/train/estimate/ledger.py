@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 
@@ -30,21 +29,25 @@ class Ledger(TorchDispatchMode):
         self._sizes: dict[int, int] = {}
         self._watched: dict[int, Any] = {id(s): s for s in (t.untyped_storage() for t in known)}
         self._seen: dict[Any, tuple[int, Any]] = {}
+        self._makes: dict[Any, bool] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        key = _signature(func, args, kwargs)
+        makes = self._makes.get(func)
+        if makes is None:
+            makes = self._makes[func] = _makes(func)
+        key = _signature(func, args, kwargs) if makes else None
         found = None if key is None else self._seen.get(key)
         if found is None:
             out = func(*args, **kwargs)
             formula = flop_registry.get(func._overloadpacket)
             flops = int(formula(*args, **kwargs, out_val=out)) if formula is not None else 0
             if key is not None and all(v.is_meta for v in tree_leaves(out) if isinstance(v, Tensor)):
-                self._seen[key] = flops, tree_map_only(Tensor, _form, out)
+                self._seen[key] = flops, _form(out)
         else:  # shapes in, shapes out: most layers are alike, and torch works them out slowly
-            flops, out = found[0], tree_map_only(_Form, _empty, found[1])
+            flops, out = found[0], _empty(found[1])
         self.flops += flops
-        for value in tree_leaves(out):
+        for value in [out] if isinstance(out, Tensor) else tree_leaves(out):
             if isinstance(value, Tensor):
                 self._hold(value)
         return out
@@ -65,8 +68,7 @@ class Ledger(TorchDispatchMode):
         self.peak = max(self.peak, self.held)
 
 
-@dataclass(frozen=True)
-class _Form:
+class _Form(NamedTuple):
     """What a meta tensor is."""
 
     size: torch.Size
@@ -74,29 +76,43 @@ class _Form:
     dtype: torch.dtype
 
 
-def _form(x: Tensor) -> _Form:
-    return _Form(x.shape, x.stride(), x.dtype)
+def _form(out: Any) -> Any:
+    if isinstance(out, Tensor):
+        return _Form(out.shape, out.stride(), out.dtype)
+    return [_form(v) for v in out] if isinstance(out, list) else tuple(map(_form, out)) if _is_tuple(out) else out
 
 
-def _empty(form: _Form) -> Tensor:
-    return torch.empty_strided(form.size, form.stride, dtype=form.dtype, device="meta")
+def _empty(form: Any) -> Any:
+    if isinstance(form, _Form):
+        return torch.empty_strided(form.size, form.stride, dtype=form.dtype, device="meta")
+    return (
+        [_empty(f) for f in form] if isinstance(form, list) else tuple(map(_empty, form)) if _is_tuple(form) else form
+    )
+
+
+def _is_tuple(value: Any) -> bool:
+    return type(value) is tuple
+
+
+def _makes(func: Any) -> bool:
+    """Whether an operation makes new tensors, and writes into none."""
+    schema = func._schema
+    return all(a.alias_info is None for a in (*schema.arguments, *schema.returns))
 
 
 def _signature(func: Any, args: Any, kwargs: Any) -> Any:
-    """What decides the result's shape, where an operation makes new meta tensors of meta tensors; else None."""
-    schema = func._schema
-    if any(a.alias_info is not None for a in (*schema.arguments, *schema.returns)):
-        return None
+    """What decides the result's shape, where all tensors are on the meta device; else None."""
     parts: list[Any] = [func]
-    for value in (*args, *kwargs.items()):
+    given = (*args, *kwargs.items()) if kwargs else args
+    for value in given:
         if not _describe(value, parts):
             return None
-    return tuple(parts) if any(isinstance(part, _Form) for part in parts) else None
+    return tuple(parts) if any(type(part) is _Form for part in parts) else None
 
 
 def _describe(value: Any, parts: list[Any]) -> bool:
     if isinstance(value, Tensor):
-        parts.append(_form(value))
+        parts.append(_Form(value.shape, value.stride(), value.dtype))
         return value.is_meta
     if isinstance(value, list | tuple):
         parts.append(len(value))

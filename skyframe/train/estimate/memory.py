@@ -8,7 +8,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from skyframe.train.deepspeed_config import bucket_elements
+from skyframe.train.deepspeed_config import bucket_elements, prefetch_elements
+from skyframe.train.estimate.gathering import Rules, gathered
 from skyframe.train.estimate.rehearsal import Rehearsal
 
 Stage = Literal["ddp", 0, 1, 2, 3]
@@ -16,8 +17,8 @@ Stage = Literal["ddp", 0, 1, 2, 3]
 
 STAGES: tuple[Stage, ...] = ("ddp", 0, 1, 2, 3)
 
-LIVE_ELEMENTS = 1_000_000_000
-"""Most parameters that ZeRO-3 keeps whole at a time (its `stage3_max_live_parameters`)."""
+PLAIN_BUCKET = 500_000_000
+"""Gradients that ZeRO-0 joins for one collective (DeepSpeed's `MEMORY_OPT_ALLREDUCE_SIZE`)."""
 
 RESERVE_BYTES = 2 * 2**30
 """CUDA context, NCCL's buffers and cuBLAS's workspaces, outside PyTorch's allocator  # ours"""
@@ -119,10 +120,10 @@ def memory_of(
 
         strategy    parameters  gradients  buckets        optimizer
         ddp         4           4          4              8
-        ZeRO-0      4           4          two buckets    8
+        ZeRO-0      4           4          one bucket     8
         ZeRO-1      4           4          two buckets    12 / N
         ZeRO-2      4           4 / N      two buckets    12 / N
-        ZeRO-3      4 / N       4 / N      and live ones  12 / N
+        ZeRO-3      4 / N       4 / N      and whole ones 12 / N
 
     Under bf16-mixed every strategy keeps float32 weights and copies them to bf16 while a pass lasts. ZeRO keeps a
     master copy even of float32 weights. The teacher is float32, whole on every rank except under ZeRO-3; the bank is
@@ -143,9 +144,11 @@ def memory_of(
     frozen = sum(p.frozen for p in parts) - towers
     share = [num_ranks if stage != "ddp" and stage >= s else 1 for s in (1, 2, 3)]
     master = 4 if stage != "ddp" and stage >= 1 else 0
-    in_flight = trained if stage == "ddp" else 2 * min(bucket_elements(trained), trained)
-    if stage == 3:
-        in_flight += min(LIVE_ELEMENTS, trained + frozen + towers)
+    in_flight = 2 * min(bucket_elements(trained), trained)
+    if stage in ("ddp", 0):
+        in_flight = trained if stage == "ddp" else min(PLAIN_BUCKET, trained)
+    elif stage == 3:
+        in_flight += gathered(step.uses, step.sizes, num_ranks, Rules(prefetch_elements(trained))).most_whole
     update = 4 * trained // share[0] + (4 * trained // share[0] if master else 0)  # Adam's square roots, fp32 gradients
     pass_bytes = step.peak_bytes + step.copies_bytes + (micro_steps - 1) * step.kept_bytes
     return Memory(

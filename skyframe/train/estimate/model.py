@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from skyframe.config.skysense import SkySenseRecipe
-from skyframe.data.datamodule import layouts_for, select_modalities
+from skyframe.data.layout import layouts_for, select_modalities
 from skyframe.data.photometric import photometric
 from skyframe.data.views import make_views
 from skyframe.geography import RegionIndex

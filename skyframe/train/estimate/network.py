@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from skyframe.config.skysense import SkySenseRecipe
-from skyframe.train.deepspeed_config import bucket_elements
-from skyframe.train.estimate.memory import Stage
+from skyframe.train.deepspeed_config import bucket_elements, prefetch_elements
+from skyframe.train.estimate.gathering import Rules, gathered
+from skyframe.train.estimate.memory import PLAIN_BUCKET, Stage
 from skyframe.train.estimate.rehearsal import Rehearsal, Sent, wire_bytes
 
 LATENCY_S = 20e-6
@@ -17,6 +18,12 @@ LATENCY_S = 20e-6
 
 DDP_BUCKET_BYTES = 25 * 2**20
 """Gradients that DDP joins for one collective (its `bucket_cap_mb`)."""
+
+DDP_FIRST_BYTES = 2**20
+"""And for the first, so that sending begins early."""
+
+GROUPS = 2
+"""Parameter groups of the optimizer, with weight decay and without: ZeRO-1 to 3 treat them one by one."""
 
 
 @dataclass(frozen=True)
@@ -44,19 +51,21 @@ class Traffic:
     """Collectives of one purpose in one optimizer step."""
 
     what: str
-    kind: str  # all_reduce, all_gather, reduce_scatter
+    kind: str  # all_reduce, all_gather, reduce_scatter, broadcast
     times: int
     bytes: int  # of all `times` together: the whole result on a rank
     hides_behind: Literal["backward", "passes", "nothing"]  # what it can run beside
 
 
-def strategy_traffic(stage: Stage, trainable: int, step: Rehearsal, micro_steps: int, num_ranks: int) -> list[Traffic]:
+def strategy_traffic(
+    stage: Stage, trainable: int, step: Rehearsal, micro_steps: int, num_ranks: int, rules: Rules | None = None
+) -> list[Traffic]:
     """What the strategy itself sends in one optimizer step.
 
-    DDP sums float32 gradients once. ZeRO-0, 1 and 2 sum gradients in the parameters' type (as DeepSpeed does it, by
-    all-reduce; ZeRO-2 in every micro-step), then ZeRO-1 and 2 gather the new parameters. ZeRO-3 gathers the parameters
-    of a module whenever it runs, forward and backward, and scatters gradients in every micro-step. The clipping norm
-    is one number.
+    DDP and ZeRO-0, 1 and 2 sum float32 gradients by all-reduce, in DeepSpeed too; ZeRO-2 does it in every micro-step.
+    ZeRO-1 and 2 then gather the new parameters. ZeRO-3 gathers a module's parameters when it runs and they are not
+    whole, scatters gradients in every micro-step, and after the step gathers the small parameters that stay whole. The
+    norm is a number per group; DDP and ZeRO-0 ask all ranks whether their gradients are finite.
 
     Args:
         stage: strategy.
@@ -64,33 +73,38 @@ def strategy_traffic(stage: Stage, trainable: int, step: Rehearsal, micro_steps:
         step: of one micro-step, for what ZeRO-3 gathers.
         micro_steps: passes per optimizer step.
         num_ranks: N; one rank sends nothing.
+        rules: of ZeRO-3; by default those of `deepspeed_config`.
     """
     if num_ranks == 1:
         return []
     size, buckets = 4 * trainable, math.ceil(trainable / bucket_elements(trainable))
+    check = Traffic("gradient check", "all_reduce", 1, 4, "nothing")
     if stage == "ddp":
-        return [Traffic("gradients", "all_reduce", math.ceil(size / DDP_BUCKET_BYTES), size, "backward")]
-    norm = Traffic("gradient norm", "all_reduce", 1, 4, "nothing")
+        times = 1 + math.ceil(max(0, size - DDP_FIRST_BYTES) / DDP_BUCKET_BYTES)
+        return [Traffic("gradients", "all_reduce", times, size, "backward"), check]
     if stage == 0:
-        return [Traffic("gradients", "all_reduce", buckets, size, "nothing")]
+        times = math.ceil(trainable / PLAIN_BUCKET)
+        norm = Traffic("gradient norm", "all_reduce", 1, 4, "nothing")
+        return [Traffic("gradients", "all_reduce", times, size, "nothing"), norm, check]
     if stage < 3:
         turns = micro_steps if stage == 2 else 1
         return [
             Traffic("gradients", "all_reduce", buckets * turns, size * turns, "backward"),
-            Traffic("new parameters", "all_gather", buckets, size, "nothing"),
-            norm,
+            Traffic("new parameters", "all_gather", GROUPS, size, "nothing"),
+            Traffic("gradient norm", "all_reduce", GROUPS, 4 * GROUPS, "nothing"),
         ]
-    gathered = 4 * (2 * step.trained_uses + step.frozen_uses)  # the trained ones again in the backward pass
-    calls = 2 * step.trained_calls + step.frozen_calls
-    return [
-        Traffic("parameters", "all_gather", calls * micro_steps, gathered * micro_steps, "passes"),
+    whole = gathered(step.uses, step.sizes, num_ranks, rules or Rules(prefetch_elements(trainable)))
+    made = [
+        Traffic("parameters", "all_gather", whole.times * micro_steps, 4 * whole.elements * micro_steps, "passes"),
+        Traffic("small parameters", "all_gather", whole.kept_times, 4 * whole.kept_elements, "nothing"),
         Traffic("gradients", "reduce_scatter", buckets * micro_steps, size * micro_steps, "backward"),
-        norm,
+        Traffic("gradient norm", "all_reduce", GROUPS, 8 * GROUPS, "nothing"),
     ]
+    return [traffic for traffic in made if traffic.times]
 
 
 def system_traffic(recipe: SkySenseRecipe, step: Rehearsal, micro_steps: int, num_ranks: int) -> list[Traffic]:
-    """The system's own collectives of one optimizer step: those of its losses as rehearsed, and those of `after_step`.
+    """The same under every strategy: collectives of the losses as rehearsed, of `after_step`, and Lightning's own.
 
     Of the prototypes it is the most that a step can need: every sample of the batch in a region of its own.
     """
@@ -106,7 +120,7 @@ def system_traffic(recipe: SkySenseRecipe, step: Rehearsal, micro_steps: int, nu
         sizes = [s.bytes for s in after if s.kind == kind]
         if sizes:
             made.append(Traffic("centres and bank", kind, len(sizes), sum(sizes), "nothing"))
-    return made
+    return [*made, Traffic("stop signal", "broadcast", micro_steps, 8 * micro_steps, "nothing")]
 
 
 def after_step_sent(recipe: SkySenseRecipe, num_ranks: int, num_regions: int | None = None) -> list[Sent]:

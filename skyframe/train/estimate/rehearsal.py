@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ import torch.distributed as td
 from torch import Tensor, nn
 
 from skyframe.train.estimate.cuda_form import CudaForm
+from skyframe.train.estimate.gathering import Use, uses_of
 from skyframe.train.estimate.ledger import Ledger
 
 
@@ -67,10 +67,8 @@ class Rehearsal:
     kept_bytes: int  # still held when the backward pass is over: statistics that wait for the optimizer step
     copies_bytes: int  # bf16 copies of fp32 weights that autocast makes, held besides `peak_bytes`
     sent: tuple[Sent, ...]  # by the loss itself, forward and backward
-    trained_uses: int  # trainable parameters of every module that ran in the forward pass, once per run
-    frozen_uses: int
-    trained_calls: int  # runs of these modules
-    frozen_calls: int
+    uses: tuple[Use, ...]  # runs of modules, which is when ZeRO-3 has to make them whole
+    sizes: tuple[int, ...]  # elements of every parameter
 
 
 def rehearse(system: nn.Module, loss: Callable[[], Tensor], bf16: bool, num_ranks: int = 1) -> Rehearsal:
@@ -85,9 +83,9 @@ def rehearse(system: nn.Module, loss: Callable[[], Tensor], bf16: bool, num_rank
     for p in system.parameters():
         p.grad = torch.empty_like(p) if p.requires_grad else None
     known = [*system.parameters(), *system.buffers(), *(p.grad for p in system.parameters() if p.grad is not None)]
-    ledger, form, uses = Ledger(known), CudaForm(), _Uses()
+    ledger, form = Ledger(known), CudaForm()
     cast: AbstractContextManager[Any] = torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext()
-    with assumed_whole(), standing_for(num_ranks) as sent, uses.of(system), ledger:
+    with assumed_whole(), standing_for(num_ranks) as sent, uses_of(system) as uses, ledger:
         with form, cast:
             total = loss()
         copies = sum(copy.nbytes for _, copy in form.copies.values())
@@ -104,38 +102,9 @@ def rehearse(system: nn.Module, loss: Callable[[], Tensor], bf16: bool, num_rank
             kept_bytes=ledger.held,
             copies_bytes=copies,
             sent=tuple(sent),
-            trained_uses=uses.trained,
-            frozen_uses=uses.frozen,
-            trained_calls=uses.trained_calls,
-            frozen_calls=uses.frozen_calls,
+            uses=tuple(uses),
+            sizes=tuple(p.numel() for p in system.parameters()),
         )
-
-
-class _Uses:
-    """Parameters of modules each time that they run, which is when ZeRO-3 has to make them whole."""
-
-    def __init__(self) -> None:
-        self.trained = self.frozen = self.trained_calls = self.frozen_calls = 0
-
-    @contextmanager
-    def of(self, system: nn.Module) -> Iterator[None]:
-        """Watch the modules of a system that have parameters of their own."""
-        handles = []
-        for module in system.modules():
-            own = list(module.parameters(recurse=False))
-            if own:
-                trained = sum(p.numel() for p in own if p.requires_grad)
-                frozen = sum(p.numel() for p in own if not p.requires_grad)
-                handles.append(module.register_forward_pre_hook(partial(self._count, trained, frozen)))
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _count(self, trained: int, frozen: int, module: nn.Module, inputs: Any) -> None:
-        self.trained, self.frozen = self.trained + trained, self.frozen + frozen
-        self.trained_calls, self.frozen_calls = self.trained_calls + bool(trained), self.frozen_calls + (not trained)
 
 
 def assumed_whole() -> AbstractContextManager[Any]:

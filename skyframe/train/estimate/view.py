@@ -14,8 +14,8 @@ from skyframe.train.estimate.memory import Memory, Part, usable
 from skyframe.train.estimate.model import system_on_meta, tokens_of
 from skyframe.train.estimate.rehearsal import Sent, wire_bytes
 
-OWN = ("losses", "centres and bank")
-"""Traffic of the system itself, the same under every strategy."""
+OWN = ("losses", "centres and bank", "stop signal")
+"""Traffic of the system itself and of the trainer, the same under every strategy."""
 
 
 def describe_training(plan: Plan, rule: BatchRule | None = None) -> list[Table]:
@@ -44,12 +44,13 @@ def closing_line(plan: Plan) -> str:
 
 def as_values(plan: Plan) -> dict[str, Any]:
     """The plan as plain values: bytes, seconds, floating-point operations."""
+    step = dataclasses.replace(plan.step, uses=(), sizes=())  # thousands of runs of modules
     return {
         "recipe": plan.recipe.name,
         "gpus": plan.cluster.num_gpus,
         "cluster": dataclasses.asdict(plan.cluster),
         "parameters": [dataclasses.asdict(part) for part in plan.parts],
-        "micro_step": dataclasses.asdict(plan.step),
+        "micro_step": {name: v for name, v in dataclasses.asdict(step).items() if name not in ("uses", "sizes")},
         "estimates": {
             name_of(stage): dataclasses.asdict(e) | {"step_s": e.step_s, "total_bytes": e.memory.total}
             for stage, e in plan.estimates.items()

@@ -1,5 +1,7 @@
 """Windows and systems with values, every date and pixel there: what the meta device takes for granted."""
 
+from itertools import accumulate
+
 import torch
 
 from skyframe.config import SkySenseRecipe, load_recipe
@@ -55,3 +57,9 @@ def system(recipe: SkySenseRecipe) -> SkySense:
         p.data.uniform_(-0.05, 0.05)
         p.grad = torch.zeros_like(p) if p.requires_grad else None
     return made
+
+
+def most_held(profiler: torch.profiler.profile) -> int:
+    """Most bytes at a time that were allocated since a memory profile began."""
+    steps = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    return max(accumulate(e.nbytes() for e in sorted(steps, key=lambda e: e.start_ns())))
