@@ -11,7 +11,9 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := $(CURDIR)/.venv/bin
 RUNTIME := .venv/.runtime
 COMPLETE := .venv/.complete
-# Modules are byte-compiled when first imported: compiling all of torch would double the installation.
+# Modules are byte-compiled when first imported: compiling all of torch would double the installation. A machine that
+# forbids that would compile them anew in every process: three times as long to start, and tests start many.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 # DeepSpeed looks for ninja on PATH.
