@@ -94,6 +94,7 @@ class TrainConfig:
     log_every: int = 10  # steps
     checkpoint_every: int = 100  # steps
     keep_checkpoints: int = 2  # newest complete checkpoints kept
+    keep_every: int = 0  # and of older ones those whose step is a multiple of this; 0 = none
     async_save: bool = False  # train on while a checkpoint is written, from a copy in host memory
     guards: GuardsConfig = field(default_factory=GuardsConfig)
     run_dir: str = "runs"  # the run's folder is <run_dir>/<name>

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from skyframe import dist
+from skyframe.config.recipe import TrainConfig
 from skyframe.data.datamodule import CubeDataModule
 from skyframe.data.write import sync
 from skyframe.spec import InputError
@@ -24,18 +25,20 @@ ASIDE = ".tmp"
 
 
 class Checkpoints(pl.Callback):
-    """Saves every `every` optimizer steps and at the end; keeps the newest `keep`. Stands last among the callbacks."""
+    """Saves every so many optimizer steps and at the end. Stands last among the callbacks.
 
-    def __init__(self, folder: Path, every: int, keep: int, in_background: bool) -> None:
+    With `async_save` a rank copies what it holds, goes on training, and writes meanwhile; a checkpoint is LATEST when
+    it is whole.
+    """
+
+    def __init__(self, folder: Path, config: TrainConfig) -> None:
         """Nothing is saved yet.
 
         Args:
             folder: of all checkpoints.
-            every: optimizer steps between two.
-            keep: newest complete ones that stay.
-            in_background: copy, go on training, and write meanwhile; a checkpoint is LATEST when it is whole.
+            config: how often, how many stay, and whether training waits.
         """
-        self.folder, self.every, self.keep, self.in_background = folder, every, keep, in_background
+        self.folder, self.config = folder, config
         self.saved_step = 0
         self.save: Save | None = None  # under way
 
@@ -52,10 +55,10 @@ class Checkpoints(pl.Callback):
             self.settle(trainer)
         step, is_last = trainer.global_step, trainer.global_step == trainer.max_steps
         whole = datamodule.consumed == (step + datamodule.skipped) * datamodule.recipe.train.micro_steps
-        if (step % self.every == 0 or is_last) and step != self.saved_step and whole:
+        if (step % self.config.checkpoint_every == 0 or is_last) and step != self.saved_step and whole:
             self.settle(trainer)
             self._begin(trainer, step)
-            if is_last or not self.in_background:
+            if is_last or not self.config.async_save:
                 self.settle(trainer)
 
     def on_load_checkpoint(
@@ -90,8 +93,9 @@ class Checkpoints(pl.Callback):
             os.replace(save.folder, final)
             sync(self.folder)
             _point(self.folder, final)
-            for old in _kept(self.folder)[: -self.keep]:
-                _remove(old)
+            for old in _kept(self.folder)[: -self.config.keep_checkpoints]:
+                if not self.config.keep_every or step_of(old) % self.config.keep_every:
+                    _remove(old)
         trainer.strategy.barrier()
 
     def _at(self, step: int) -> Path:
@@ -103,7 +107,7 @@ def kept_before(folder: Path, step: int) -> Path | None:
 
     Rank 0 looks for all, as a file system that they share may show them different moments.
     """
-    found = [p for p in _kept(folder) if int(p.name.removeprefix("step_")) < step] if dist.rank() == 0 else []
+    found = [p for p in _kept(folder) if step_of(p) < step] if dist.rank() == 0 else []
     newest: Path | None = dist.all_objects(max(found, default=None))[0]
     return newest
 
@@ -114,6 +118,11 @@ def go_back_to(folder: Path, checkpoint: Path) -> None:
         _point(folder, checkpoint)
         for newer in (p for p in _kept(folder) if p.name > checkpoint.name):
             _remove(newer)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step that a checkpoint is of, by its name."""
+    return int(checkpoint.name.removeprefix("step_"))
 
 
 def _kept(folder: Path) -> list[Path]:

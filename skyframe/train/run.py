@@ -107,7 +107,7 @@ def _trainer(recipe: SkySenseRecipe, run: Path, show: bool, num_parameters: int)
             ProgressLog(run, show),
             Trends(train.guards),
             Rollback(run, train.guards.max_rollbacks),
-            Checkpoints(run / "checkpoints", train.checkpoint_every, train.keep_checkpoints, train.async_save),
+            Checkpoints(run / "checkpoints", train),
         ],
     )
 
@@ -171,7 +171,7 @@ def _what(recipe: SkySenseRecipe) -> SkySenseRecipe:
 
 FREE = (
     "strategy", "deepspeed", "recompute", "devices", "num_nodes", "accelerator", "threads", "peak_tflops",
-    "log_every", "checkpoint_every", "keep_checkpoints", "async_save", "guards",
+    "log_every", "checkpoint_every", "keep_checkpoints", "keep_every", "async_save", "guards",
 )  # fmt: skip
 """Fields of `train:` that may differ from those that a run was started with."""
 

@@ -47,6 +47,14 @@ def test_what_is_written_in_the_background_is_what_there_was_when_it_was_begun(e
     assert list((run / "checkpoints").glob("*.tmp")) == []
 
 
+def test_the_newest_stay_and_of_the_older_ones_every_so_many(earth, tmp_path):
+    words = ["train.max_steps=7", "train.checkpoint_every=1", "train.keep_checkpoints=2", "train.keep_every=3"]
+    run = pretrain(recipe_of(earth, tmp_path, "kept", *words), show=False)
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == [
+        "LATEST", *(f"step_{step:08d}" for step in (3, 6, 7))
+    ]  # fmt: skip
+
+
 def test_a_disk_that_is_full_meanwhile_ends_the_run_and_keeps_the_save_before(earth, tmp_path, monkeypatch):
     write = save.write_rank
 
