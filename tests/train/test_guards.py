@@ -25,6 +25,8 @@ from tests.distributed import run_ranks
 from tests.system.batches import nano_recipe
 from tests.train.runs import overrides
 
+pytestmark = pytest.mark.xdist_group("guards")  # or each worker would make the runs of two ranks
+
 SHARE = ["train.global_batch=8", "train.max_steps=2", "train.accelerator=cpu", "optim.clip_norm=0.5"]
 LOUD = ["optim.lr=1e-3", "loss.ema_start=0.9", "train.checkpoint_every=1", "train.keep_checkpoints=9"]
 BAD = (0, 2)  # steps of the data: the first, and after a step was taken the last that the readers know of
@@ -117,7 +119,7 @@ def train_all(rank: int, world: int, earth: Path, runs: Path, cells: dict[str, l
 @pytest.fixture(scope="module")
 def runs(earth: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("guards")
-    run_ranks(train_all, earth, folder, CELLS, timeout_s=240)
+    run_ranks(train_all, earth, folder, CELLS, timeout_s=240, preload="tests.preloaded")
     return folder
 
 
