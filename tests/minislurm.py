@@ -139,7 +139,7 @@ def missing_programs() -> list[str]:
 
 
 @contextlib.contextmanager
-def mini_slurm(num_nodes: int = 2, cpus: int = 16, memory_mb: int = 8000) -> Iterator[MiniSlurm]:
+def mini_slurm(num_nodes: int = 2, cpus: int = 192, memory_mb: int = 8000) -> Iterator[MiniSlurm]:
     """Start a cluster, wait until its nodes are idle, and end it with all that ran on it."""
     root = Path(tempfile.mkdtemp(prefix="slurm", dir="/tmp" if os.path.isdir("/tmp") else None))
     cluster = _describe(root, num_nodes, cpus, memory_mb)
