@@ -104,9 +104,13 @@ class MiniSlurm:
             assert time.monotonic() < end, f"job {job} is {state} after {timeout_s:.0f} s: {self.show(job)}"
             time.sleep(0.1)
 
-    def release(self, job: str) -> None:
-        """Start a requeued job now: SLURM holds it for two minutes. It takes no such word while it still completes."""
-        self.wait(job, "PENDING")
+    def release(self, job: str, restarts: int = 1, timeout_s: float = 60) -> None:
+        """Start a requeued job now, as SLURM holds it for two minutes: once it waits for that restart (the first, ...),
+        since no such word is taken while it still completes."""
+        end = time.monotonic() + timeout_s
+        while (shown := self.show(job))["JobState"] != "PENDING" or int(shown["Restarts"]) < restarts:
+            assert time.monotonic() < end, f"job {job} does not wait for restart {restarts}: {shown}"
+            time.sleep(0.1)
         self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
 
     def kill_node(self, node: str) -> None:

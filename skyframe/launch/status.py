@@ -191,9 +191,7 @@ def cancel(run: Path) -> list[str]:
             os.killpg(record["pid"], signal.SIGTERM)
             ended.append(f"process {record['pid']}")
     if not ended:
-        raise InputError(
-            f"{run}: has no job in the queue and no process here, so nothing is ended; see `skyframe jobs`"
-        )
+        raise InputError(f"{run}: has no job in the queue and no process here, nothing to end; see `skyframe jobs`")
     return ended
 
 

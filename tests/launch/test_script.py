@@ -72,7 +72,9 @@ def test_slurm_reads_the_script_of_every_example(slurm, tmp_path: Path, name: st
 
 @pytest.mark.xdist_group("slurm")
 def test_tasks_of_an_array_meet_at_ports_of_their_own(slurm, tmp_path: Path):
-    listen = "import os, socket, time; s = socket.create_server((os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT'])))"
+    listen = (
+        "import os, socket, time; s = socket.create_server((os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT'])))"
+    )
     script = tmp_path / "array.sh"
     script.write_text(f'#!/bin/bash\nset -e\n{RENDEZVOUS}\nexec python3 -c "{listen}; time.sleep(2)"\n')
     job = slurm.run(
