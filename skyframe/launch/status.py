@@ -22,7 +22,7 @@ TAIL_BYTES = 1 << 16
 MARK = "skyframe:"
 """Begins the comment of a job of ours; the run's folder follows."""
 
-BAD_NEWS = re.compile(r"^(error: .*|slurmstepd: error: .*|srun: error: .*|[\w.]+(Error|Exception)\b.*)")
+BAD_NEWS = re.compile(r"(error: |srun: error: |[\w.]+(Error|Exception)\b)")
 START = re.compile(r"^.* job \d+ start \d+ on ", re.MULTILINE)
 
 
@@ -151,7 +151,7 @@ def status(run: Path, queue: list[Queued]) -> Status:
         done = 0 < max_steps <= step
         state = "RUNNING" if newest and alive(newest) else "FINISHED" if done else "ENDED" if row or newest else "NEW"
         job, left = str(newest.get("id", "")), ""
-    message = queue[0].reason if queue and queue[0].state == "PENDING" else _message(run, job)
+    message = queue[0].reason if state == "PENDING" else _message(run, job, state == "ENDED")
     loss, rate = row.get("total"), row.get("samples_per_s")
     return Status(run, job, state, step, max_steps, loss, rate, _restarts(run, records), left, message)
 
@@ -215,17 +215,17 @@ def _restarts(run: Path, records: dict[int, Any]) -> int:
     return max(0, starts + sum(bool(record["pid"]) for record in records.values()) - 1)
 
 
-def _message(run: Path, job: str) -> str:
-    """The first bad news at the end of a job's logs, else the last line of its script or its only process."""
-    files = sorted(logs(run).glob(f"{job}_rank*.log")) if job else []
-    last = ""
-    for path in (logs(run) / f"{job}_script.log", *files):
-        lines = [line.strip() for line in _tail(path) if line.strip()]
-        bad = [line for line in lines if BAD_NEWS.match(line)]
-        if bad:
-            return bad[0]
-        last = last or (lines[-1] if lines else "")
-    return last
+def _message(run: Path, job: str, ended: bool) -> str:
+    """The line written last, by the job's script or its first process; for one that ended, bad news before that."""
+    script, first = logs(run) / f"{job}_script.log", logs(run) / f"{job}_rank0.log"
+    if ended:
+        for path in (*sorted(logs(run).glob(f"{job}_rank*.log")), script):
+            bad = [line.strip() for line in _tail(path) if BAD_NEWS.match(line)]
+            if bad:
+                return bad[-1]
+    there = [path for path in (script, first) if path.is_file()]
+    newest = max(there, key=lambda path: path.stat().st_mtime_ns, default=script)
+    return next((line.strip() for line in reversed(_tail(newest)) if line.strip()), "")
 
 
 def _tail(path: Path) -> list[str]:

@@ -39,14 +39,17 @@ def test_a_row_of_the_table(run: Path):
         8.25,
         3.5,
     )
-    assert (row.restarts, row.left) == (2, "1:02:03") and row.message.endswith("meet at 10.0.0.1:12049")
+    assert (row.restarts, row.left) == (2, "1:02:03") and row.message == "two"
+    os.utime(run / "slurm/7_rank0.log", (1, 1))
+    assert status(run, [job]).message.endswith("meet at 10.0.0.1:12049")
     assert status(run, [Queued("7", "PENDING", "1:00", "BeginTime", run)]).message == "BeginTime"
     assert status(run, []).state == "ENDED"
 
 
-def test_bad_news_come_before_the_last_line(run: Path):
+def test_of_an_ended_job_bad_news_come_before_the_last_line(run: Path):
     (run / "slurm/7_rank1.log").write_text("begun\nerror: cube x: no such folder; correct the path\nmore\n")
     assert status(run, []).message == "error: cube x: no such folder; correct the path"
+    assert status(run, [Queued("7", "RUNNING", "1:00", "None", run)]).message == "two"
     (run / "slurm/7_rank0.log").write_text("  File x\ntorch.OutOfMemoryError: CUDA out of memory\n")
     assert status(run, []).message == "torch.OutOfMemoryError: CUDA out of memory"
 

@@ -135,7 +135,8 @@ def test_this_machine_trains_in_the_background(earth: Path, tmp_path: Path, monk
     assert f"local1: nano, process {pid}" in said
     with pytest.raises(InputError, match=f"launch 1 still runs here as process {pid}"):
         plan_launch("skysense_demo", nano(earth), local)
-    assert "run in" in skyframe(tmp_path, env, "logs", "runs/nano", "--follow")
+    followed = skyframe(tmp_path, env, "logs", "runs/nano", "--follow")
+    assert "step 3/4  " in followed and "run in" in followed
     assert status(run, []).state == "FINISHED" and rows(run)[-1]["step"] == 4
 
 
