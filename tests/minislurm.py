@@ -108,7 +108,11 @@ class MiniSlurm:
         """Start a requeued job now, as SLURM holds it for two minutes: once it waits for that restart (the first, ...),
         since no such word is taken while it still completes."""
         end = time.monotonic() + timeout_s
-        while (shown := self.show(job))["JobState"] != "PENDING" or int(shown["Restarts"]) < restarts:
+        while (
+            (shown := self.show(job))["JobState"] != "PENDING"
+            or int(shown["Restarts"]) < restarts
+            or _left(self, f"SLURM_JOB_ID={job}")  # a late end of the former start would be that of the next
+        ):
             assert time.monotonic() < end, f"job {job} does not wait for restart {restarts}: {shown}"
             time.sleep(0.1)
         self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
@@ -236,12 +240,12 @@ def _stop(cluster: MiniSlurm) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def _left(cluster: MiniSlurm) -> list[int]:
+def _left(cluster: MiniSlurm, more: str = "") -> list[int]:
     """Processes that were started for this cluster, by the address of its configuration in their environment."""
-    word = f"SLURM_CONF={cluster.env['SLURM_CONF']}".encode()
+    words = {w.encode() for w in (f"SLURM_CONF={cluster.env['SLURM_CONF']}", more) if w}
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if word in (entry / "environ").read_bytes().split(b"\0") and int(entry.name) != os.getpid():
+            if words <= set((entry / "environ").read_bytes().split(b"\0")) and int(entry.name) != os.getpid():
                 found.append(int(entry.name))
     return found
