@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.minislurm import slurm  # noqa: F401  a fixture
+
 torch.set_num_threads(1)
 
 

@@ -1,0 +1,251 @@
+"""A real, private SLURM on this machine: munged, slurmctld and one slurmd per node, with a key and ports of its own.
+
+Everything lies in a short folder under the system's temporary one, and every process is a child in the foreground: it
+ends by its id, or with the process that started it. Nodes n1, n2, ... are this machine under other ports. They own more
+CPUs and GPUs than there are (nobody binds to them), so that files written for real clusters are read as they stand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue")
+SEARCH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
+LIVING = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "STAGE_OUT")
+FEATURES = "a100,h100,nvme"
+PARTITIONS = ("debug", "a100", "h100")
+
+CONF = """
+ClusterName=mini
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+AuthInfo=socket={root}/munge/sock
+CredType=cred/munge
+SlurmctldPort={ports[0]}
+SlurmctldPidFile={root}/slurmctld.pid
+SlurmdPidFile={root}/slurmd-%n.pid
+SlurmdSpoolDir={root}/spool/%n
+StateSaveLocation={root}/state
+SlurmctldLogFile={root}/log/slurmctld.log
+SlurmdLogFile={root}/log/slurmd-%n.log
+MpiDefault=none
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SlurmdParameters=config_overrides
+SchedulerType=sched/backfill
+SchedulerParameters=sched_interval=2,bf_interval=2,sched_min_interval=100000,batch_sched_delay=0
+ReturnToService=2
+JobRequeue=1
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/filetxt
+JobCompLoc={root}/log/jobcomp.txt
+SlurmdTimeout=10
+SlurmctldTimeout=10
+InactiveLimit=0
+KillWait=5
+MinJobAge=3600
+OverTimeLimit=0
+UnkillableStepTimeout=30
+PropagateResourceLimits=NONE
+GresTypes=gpu
+"""
+
+
+@dataclass
+class MiniSlurm:
+    """A running cluster. `env` is for processes that talk to it; tests end nothing but what they started."""
+
+    root: Path
+    nodes: tuple[str, ...]
+    env: dict[str, str]
+    daemons: dict[str, subprocess.Popen] = field(default_factory=dict)  # "munged", "slurmctld", "n1", ...
+
+    def run(self, *command: str, timeout_s: float = 60) -> str:
+        """What a command prints; a test's failure, with its words, where it fails."""
+        done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=timeout_s)
+        assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+    def show(self, job: str) -> dict[str, str]:
+        """What `scontrol show job` says, by name: JobState, Restarts, Reason, NodeList, ExitCode, ..."""
+        words = self.run("scontrol", "--oneliner", "show", "job", job).split()
+        return dict(word.split("=", 1) for word in words if "=" in word)
+
+    def state(self, job: str) -> str:
+        """PENDING, RUNNING, COMPLETING, COMPLETED, FAILED, TIMEOUT, CANCELLED, NODE_FAIL, ..."""
+        return self.show(job)["JobState"]
+
+    def wait(self, job: str, *states: str, timeout_s: float = 120) -> str:
+        """The first of some states that a job is in (none: any that is final); a test's failure after the time."""
+        end = time.monotonic() + timeout_s
+        while True:
+            state = self.state(job)
+            if state in states or (not states and state not in LIVING):
+                return state
+            assert time.monotonic() < end, f"job {job} is {state} after {timeout_s:.0f} s: {self.show(job)}"
+            time.sleep(0.1)
+
+    def release(self, job: str, restarts: int = 1, timeout_s: float = 60) -> None:
+        """Start a requeued job now, as SLURM holds it for two minutes: once it waits for that restart (the first, ...),
+        since no such word is taken while it still completes."""
+        end = time.monotonic() + timeout_s
+        while (
+            (shown := self.show(job))["JobState"] != "PENDING"
+            or int(shown["Restarts"]) < restarts
+            or _left(self, f"SLURM_JOB_ID={job}")  # a late end of the former start would be that of the next
+        ):
+            assert time.monotonic() < end, f"job {job} does not wait for restart {restarts}: {shown}"
+            time.sleep(0.1)
+        self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+
+    def kill_node(self, node: str) -> None:
+        """End a node's slurmd at once; its tasks go on until the controller notices, after about 25 s."""
+        self.daemons[node].kill()
+        self.daemons[node].wait()
+
+    def start_node(self, node: str) -> None:
+        """Start a node's slurmd, at first or again."""
+        self.daemons[node] = _start(self, "slurmd", "-D", "-N", node)
+
+    def wait_idle(self, timeout_s: float = 30) -> None:
+        """Until every node is idle."""
+        end = time.monotonic() + timeout_s
+        while self._idle() != len(self.nodes):
+            assert time.monotonic() < end, f"nodes are not idle after {timeout_s:.0f} s\n{self._words()}"
+            time.sleep(0.05)
+
+    def _idle(self) -> int:
+        asked = ("sinfo", "-h", "-N", "-p", "debug", "-t", "idle", "-o", "%N")
+        return len(subprocess.run(asked, env=self.env, capture_output=True, text=True).stdout.split())
+
+    def _words(self) -> str:
+        return "\n".join(f"{p.name}: {p.read_text()[-1500:]}" for p in sorted((self.root / "log").glob("*.log")))
+
+
+def missing_programs() -> list[str]:
+    """Programs of SLURM and munge that this machine lacks."""
+    return [name for name in PROGRAMS if shutil.which(name, path=SEARCH) is None]
+
+
+@contextlib.contextmanager
+def mini_slurm(num_nodes: int = 2, cpus: int = 192, memory_mb: int = 8000) -> Iterator[MiniSlurm]:
+    """Start a cluster, wait until its nodes are idle, and end it with all that ran on it."""
+    root = Path(tempfile.mkdtemp(prefix="slurm", dir="/tmp" if os.path.isdir("/tmp") else None))
+    cluster = _describe(root, num_nodes, cpus, memory_mb)
+    try:
+        munge = [f"--{key}-file={root}/munge/{key}" for key in ("key", "pid", "log", "seed")]
+        cluster.daemons["munged"] = _start(
+            cluster, "munged", "--foreground", "--force", f"--socket={root}/munge/sock", *munge
+        )
+        cluster.daemons["slurmctld"] = _start(cluster, "slurmctld", "-D", "-c")
+        for node in cluster.nodes:
+            cluster.start_node(node)
+        cluster.wait_idle()
+        yield cluster
+    finally:
+        _stop(cluster)
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[MiniSlurm]:
+    """A cluster of two nodes for the whole session. Tests of one group (`xdist_group("slurm")`) share it."""
+    absent = missing_programs()
+    if absent:
+        sentence = f"{', '.join(absent)} not found: these tests need `apt install slurmctld slurmd slurm-client munge`"
+        if os.environ.get("SKYFRAME_CI"):
+            pytest.fail(sentence)
+        pytest.skip(sentence)
+    with mini_slurm() as cluster:
+        yield cluster
+
+
+def _describe(root: Path, num_nodes: int, cpus: int, memory_mb: int) -> MiniSlurm:
+    """Folders, key and configuration of a cluster that is not started yet."""
+    names = tuple(f"n{i + 1}" for i in range(num_nodes))
+    for folder in ("state", "log", "munge", *(f"spool/{n}" for n in names)):
+        (root / folder).mkdir(parents=True)
+    root.chmod(0o755)
+    (root / "munge" / "key").write_bytes(os.urandom(1024))
+    (root / "munge" / "key").chmod(0o600)
+    (root / "log" / "jobcomp.txt").touch()
+    host, ports = socket.gethostname().split(".")[0], _free_ports(num_nodes + 1)
+    lines = [CONF.format(host=host, user=getpass.getuser(), root=root, ports=ports)]
+    for name, port in zip(names, ports[1:], strict=True):
+        lines.append(
+            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory={memory_mb} "
+            f"Gres=gpu:8 Features={FEATURES} State=UNKNOWN"
+        )
+    for name in PARTITIONS:
+        default = "YES" if name == PARTITIONS[0] else "NO"
+        lines.append(f"PartitionName={name} Nodes=ALL Default={default} MaxTime=INFINITE State=UP OverSubscribe=NO")
+    (root / "slurm.conf").write_text("\n".join([*lines, ""]))
+    for index in range(8):
+        (root / f"gpu{index}").touch()  # a device file each, as slurmd looks for one
+    (root / "gres.conf").write_text(f"Name=gpu File={root}/gpu[0-7]\n")
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_", "SRUN_"))}
+    return MiniSlurm(root, names, {**keep, "PATH": SEARCH, "SLURM_CONF": str(root / "slurm.conf")})
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        return [s.getsockname()[1] for s in sockets]
+
+
+def _start(cluster: MiniSlurm, *command: str) -> subprocess.Popen:
+    """A daemon in the foreground, which ends with this process however that ends."""
+    with (cluster.root / "log" / f"{command[0]}.out").open("ab") as log:
+        tied = ("setpriv", "--pdeathsig", "KILL", *command)
+        return subprocess.Popen(tied, env=cluster.env, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+
+
+def _stop(cluster: MiniSlurm) -> None:
+    asked = subprocess.run(("scancel", "-u", getpass.getuser()), env=cluster.env, capture_output=True)
+    if asked.returncode == 0:
+        end = time.monotonic() + 5
+        while time.monotonic() < end and subprocess.run(("squeue", "-h"), env=cluster.env, capture_output=True).stdout:
+            time.sleep(0.1)
+    for daemon in reversed(cluster.daemons.values()):
+        daemon.terminate()
+    for daemon in cluster.daemons.values():
+        try:
+            daemon.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            daemon.kill()
+            daemon.wait()
+    for pid in _left(cluster):  # tasks of a node that was killed
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _left(cluster: MiniSlurm, more: str = "") -> list[int]:
+    """Processes that were started for this cluster, by the address of its configuration in their environment."""
+    words = {w.encode() for w in (f"SLURM_CONF={cluster.env['SLURM_CONF']}", more) if w}
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if words <= set((entry / "environ").read_bytes().split(b"\0")) and int(entry.name) != os.getpid():
+                found.append(int(entry.name))
+    return found
