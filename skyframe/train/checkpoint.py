@@ -24,7 +24,7 @@ ASIDE = ".tmp"
 
 
 class Checkpoints(pl.Callback):
-    """Saves every `every` optimizer steps and at the end; keeps the newest `keep`. Stands last among the callbacks."""
+    """Saves every `every` optimizer steps and at the end; keeps the newest `keep`. Stands after all with a state."""
 
     def __init__(self, folder: Path, every: int, keep: int, in_background: bool) -> None:
         """Nothing is saved yet.
@@ -57,6 +57,13 @@ class Checkpoints(pl.Callback):
             self._begin(trainer, step)
             if is_last or not self.in_background:
                 self.settle(trainer)
+
+    def save_now(self, trainer: pl.Trainer) -> None:
+        """Have this step saved and named by LATEST before going on; after a batch that ended a step, on all ranks."""
+        self.settle(trainer)
+        if trainer.global_step != self.saved_step:
+            self._begin(trainer, trainer.global_step)
+            self.settle(trainer)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
