@@ -15,6 +15,7 @@ import click
 from skyframe import __version__
 from skyframe.commands import OVERRIDES
 from skyframe.commands.plan import plan
+from skyframe.commands.preflight import preflight
 from skyframe.commands.pretrain import pretrain
 from skyframe.spec import InputError
 
@@ -249,6 +250,7 @@ def stats(
         click.echo(f"wrote mean and std of {', '.join(names)} to {write}")
 
 
+cli.add_command(preflight)
 cli.add_command(pretrain)
 
 

@@ -27,6 +27,7 @@ from skyframe.train.checkpoint import Checkpoints, latest
 from skyframe.train.deepspeed_config import keep_config
 from skyframe.train.guards import Guards, evidence
 from skyframe.train.module import PretrainModule
+from skyframe.train.preflight import nodes_checked
 from skyframe.train.progress import ProgressLog, read_metrics
 from skyframe.train.requeue import Requeue
 from skyframe.train.restarts import note_restart
@@ -57,13 +58,19 @@ def pretrain(recipe: SkySenseRecipe, resume: str = "no", show: bool = True) -> P
     """
     run, train = Path(recipe.train.run_dir) / recipe.name, recipe.train
     checkpoint = _find_start(run, recipe, resume)
-    step = 0 if checkpoint is None else int(checkpoint.name.removeprefix("step_"))
-    if step >= train.max_steps:
+    if _step(checkpoint) >= train.max_steps:
         if show and dist.is_leader():
-            print(f"{run}: the run is finished, its last checkpoint is step {step} of {train.max_steps}")
+            print(f"{run}: the run is finished, its last checkpoint is that of step {train.max_steps}, the last one")
         return run
+    with listening(train.survival.signal) as told, nodes_checked(recipe, show):
+        _train(recipe, run, checkpoint, show, told)
+    return run
+
+
+def _train(recipe: SkySenseRecipe, run: Path, checkpoint: Path | None, show: bool, told: Told) -> None:
+    train = recipe.train
     if dist.is_leader() and (run / "recipe.yaml").is_file():
-        note_restart(run, step, train.survival.max_restarts)
+        note_restart(run, _step(checkpoint), train.survival.max_restarts)
     if train.threads or train.devices > 1:
         torch.set_num_threads(train.threads or max(1, (os.cpu_count() or 1) // train.devices))
     datamodule = CubeDataModule(recipe)
@@ -71,7 +78,7 @@ def pretrain(recipe: SkySenseRecipe, resume: str = "no", show: bool = True) -> P
     fresh = not run.exists()
     _describe(run, recipe, checkpoint)
     try:
-        with warnings.catch_warnings(), listening(train.survival.signal) as told:
+        with warnings.catch_warnings():
             _quiet()
             trainer = _trainer(recipe, run, show, told, sum(p.numel() for p in module.parameters() if p.requires_grad))
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
@@ -81,7 +88,11 @@ def pretrain(recipe: SkySenseRecipe, resume: str = "no", show: bool = True) -> P
         raise InputError(_own_words(error)) from error
     except torch.OutOfMemoryError as error:
         raise InputError(_out_of_memory(recipe)) from error
-    return run
+
+
+def _step(checkpoint: Path | None) -> int:
+    """The step that a checkpoint was saved at, 0 where there is none."""
+    return 0 if checkpoint is None else int(checkpoint.name.removeprefix("step_"))
 
 
 def _trainer(recipe: SkySenseRecipe, run: Path, show: bool, told: Told, num_parameters: int) -> pl.Trainer:
