@@ -117,12 +117,12 @@ def _lead(meet: Meeting) -> Found:
         raise InputError(f"{_nodes(ranks, late)}: fell silent after the first word, expected an answer; look at it")
     meet.put("verdict", "")
     times, why = _time_collectives(meet)
-    meet.put("network", why)
+    meet.put("network", [why, meet.spent()])
     failed, late = meet.all_of("network", meet.left(1.0) + 1.0)
-    reasons = {r: reason for r, reason in failed.items() if reason}
-    if reasons or late:
-        lost = late or sorted(reasons)
-        reason = next((reasons[r] for r in lost if r in reasons), "no answer")
+    when = {r: second for r, (reason, second) in failed.items() if reason}
+    if when or late:
+        lost = late or [r for r in when if when[r] < min(when.values()) + 1.0]  # others failed as they waited for these
+        reason = "no answer" if late else failed[lost[0]][0]
         raise InputError(
             f"{_nodes(ranks, lost)}: no all-reduce with the others, expected one within {meet.limit_s:.0f} s "
             f"({reason}); let the nodes' ports above 1024 through, or name the interface in "
@@ -139,7 +139,7 @@ def _follow(meet: Meeting, mine: Facts) -> Found:
     verdict = meet.of_leader("verdict", meet.left(0.9))
     if verdict == "":
         times, why = _time_collectives(meet)
-        meet.put("network", why)
+        meet.put("network", [why, meet.spent()])
         if meet.of_leader("end", meet.left(1.0) + 3.0) == "":
             return Found([mine], {}, times, meet.store)
     meet.put("heard", "")
