@@ -18,7 +18,7 @@ from pytorch_lightning.plugins.environments import (
 )
 
 from skyframe.spec import InputError
-from skyframe.train.node_facts import node_name
+from skyframe.train.signals import node_name
 
 PREFIX = "skyframe/preflight"
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
-import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -18,6 +16,7 @@ import torch
 import skyframe
 from skyframe.config.skysense import SkySenseRecipe
 from skyframe.spec import InputError
+from skyframe.train.signals import node_name
 
 LEAST_FREE_GB = 2.0
 """On a disk that a run writes to, in 10^9 bytes: less would not hold its first log and checkpoint."""
@@ -39,11 +38,6 @@ class Facts:
     gpus: list[str] = field(default_factory=list)  # name and memory of each that the rank sees
     free_gb: dict[str, float] = field(default_factory=dict)  # by folder, 10^9 bytes
     problem: str = ""  # what this rank itself found wrong
-
-
-def node_name() -> str:
-    """This machine, as SLURM calls it."""
-    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def facts_of(recipe: SkySenseRecipe | None, rank: int, local: int, limit_s: float) -> Facts:

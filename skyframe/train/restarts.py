@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from skyframe.spec import InputError
-from skyframe.train.signals import job_id
+from skyframe.train.signals import job_id, node_name
 
 FILE = "restarts.jsonl"
 LEFT = "left.json"
@@ -45,7 +44,7 @@ def note_restart(run: Path, step: int, most: int) -> None:
             f"without a newer checkpoint, expected it to come further; the last time it had {why}: look at "
             f"its log, save more often (train.checkpoint_every), and remove {FILE} to try again"
         )
-    line = {"at": _now(), "why": why, "step": step, "job": job, "host": socket.gethostname()}
+    line = {"at": _now(), "why": why, "step": step, "job": job, "host": node_name()}
     with (run / FILE).open("a") as file:
         file.write(json.dumps(line) + "\n")
         file.flush()

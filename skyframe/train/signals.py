@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -91,6 +92,11 @@ def listening(name: str) -> Iterator[Told]:
     finally:
         for n, handler in before.items():
             signal.signal(n, signal.SIG_DFL if handler is None else handler)
+
+
+def node_name() -> str:
+    """This machine, as SLURM calls it."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def job_id() -> str | None:
