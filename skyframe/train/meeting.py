@@ -108,6 +108,6 @@ class Meeting:
         key = f"{PREFIX}/{name}/{rank}"
         try:
             self.store.wait([key], timedelta(seconds=wait_s))
+            return json.loads(self.store.get(key))
         except RuntimeError:  # time is up, or the leader is gone
             return None
-        return json.loads(self.store.get(key))

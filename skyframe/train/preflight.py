@@ -68,10 +68,11 @@ def check_nodes(recipe: SkySenseRecipe | None, place: Place, limit_s: float = LI
         try:
             return _lead(meet)
         except InputError as error:
-            for name in ("verdict", "heard"):
-                meet.put(name, str(error))
-            meet.all_of("heard", HEARD_S)  # lest the store goes before they know
+            meet.put("verdict", str(error))
             raise
+        finally:
+            meet.put("heard", "")
+            meet.all_of("heard", HEARD_S)  # lest the store goes before all know
     return _follow(meet, mine)
 
 
@@ -84,14 +85,14 @@ def nodes_checked(recipe: SkySenseRecipe, show: bool) -> Iterator[None]:
     train = recipe.train
     place = place_of(train.num_nodes) if train.num_nodes > 1 and train.survival.preflight else None
     met = None if place is None else check_nodes(recipe, place)
-    if met is not None and met.seconds and show:
+    if place is not None and place.rank == 0 and met is not None and show:
         print(summary(met), flush=True)
     yield
     del met
 
 
 def summary(found: Found) -> str:
-    """The good news in a line."""
+    """The good news in a line, on rank 0."""
     nodes = len({f.node for f in found.ranks})
     said = f"{nodes} node{'s' if nodes > 1 else ''} alike"
     if not found.seconds:
@@ -141,6 +142,7 @@ def _follow(meet: Meeting, mine: Facts) -> Found:
         times, why = _time_collectives(meet)
         meet.put("network", [why, meet.spent()])
         if meet.of_leader("end", meet.left(1.0) + 3.0) == "":
+            meet.put("heard", "")
             return Found([mine], {}, times, meet.store)
     meet.put("heard", "")
     time.sleep(2 * HEARD_S)  # `srun --kill-on-bad-exit` would end rank 0 before it has spoken
