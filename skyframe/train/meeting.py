@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -66,16 +67,18 @@ class Meeting:
         self.place, self.begun, self.limit_s = place, begun, limit_s
         agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # torchrun holds the port itself
         serves = place.rank == 0 and not agent
-        wait = timedelta(seconds=max(1.0, self.left(0.7)))
         try:
+            if not serves:
+                _reach(place, begun + 0.7 * limit_s)  # the store itself tries for twice as long as it is told to
+            wait = timedelta(seconds=max(2.0, self.left(0.7)))
             self.store = td.TCPStore(
                 place.address, place.port, place.world, serves, wait, wait_for_workers=False, multi_tenant=True
             )
-        except RuntimeError as error:
-            short = str(error).splitlines()[0][:200]
+        except (OSError, RuntimeError) as error:
             trouble = "is taken, expected it free" if serves else f"does not answer within {self.spent():.0f} s"
             raise InputError(
-                f"{node_name()}, rank {place.rank}: port {place.port} of {place.address} {trouble} ({short}); "
+                f"{node_name()}, rank {place.rank}: port {place.port} of {place.address} {trouble} "
+                f"({str(error).splitlines()[0][:200]}); "
                 f"{'set another MASTER_PORT' if serves else 'open it between the nodes, or set another MASTER_PORT'}"
             ) from error
 
@@ -111,3 +114,15 @@ class Meeting:
             return json.loads(self.store.get(key))
         except RuntimeError:  # time is up, or the leader is gone
             return None
+
+
+def _reach(place: Place, end: float) -> None:
+    """Wait until something listens where rank 0 will be, which may start later; the last reason why not, at the end."""
+    while True:
+        try:
+            socket.create_connection((place.address, place.port), max(0.1, end - time.monotonic())).close()
+            return
+        except OSError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(0.2)
