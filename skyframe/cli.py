@@ -14,6 +14,8 @@ import click
 
 from skyframe import __version__
 from skyframe.commands import OVERRIDES
+from skyframe.commands.jobs import cancel, jobs, logs
+from skyframe.commands.launch import launch
 from skyframe.commands.plan import plan
 from skyframe.commands.preflight import preflight
 from skyframe.commands.pretrain import pretrain
@@ -208,7 +210,8 @@ def catalogue(
         click.echo(f"listed twice (same rectangle, same dates): {', '.join(group)}")
 
 
-cli.add_command(plan)
+for command in (plan, launch, jobs, logs, cancel):
+    cli.add_command(command)
 
 
 @cli.command()

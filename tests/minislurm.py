@@ -104,9 +104,13 @@ class MiniSlurm:
             assert time.monotonic() < end, f"job {job} is {state} after {timeout_s:.0f} s: {self.show(job)}"
             time.sleep(0.1)
 
-    def release(self, job: str) -> None:
-        """Start a requeued job now: SLURM holds it for two minutes. It takes no such word while it still completes."""
-        self.wait(job, "PENDING")
+    def release(self, job: str, restarts: int = 1, timeout_s: float = 60) -> None:
+        """Start a requeued job now, as SLURM holds it for two minutes: once it waits for that restart (the first, ...),
+        since no such word is taken while it still completes."""
+        end = time.monotonic() + timeout_s
+        while (shown := self.show(job))["JobState"] != "PENDING" or int(shown["Restarts"]) < restarts:
+            assert time.monotonic() < end, f"job {job} does not wait for restart {restarts}: {shown}"
+            time.sleep(0.1)
         self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
 
     def kill_node(self, node: str) -> None:
@@ -139,7 +143,7 @@ def missing_programs() -> list[str]:
 
 
 @contextlib.contextmanager
-def mini_slurm(num_nodes: int = 2, cpus: int = 16, memory_mb: int = 8000) -> Iterator[MiniSlurm]:
+def mini_slurm(num_nodes: int = 2, cpus: int = 192, memory_mb: int = 8000) -> Iterator[MiniSlurm]:
     """Start a cluster, wait until its nodes are idle, and end it with all that ran on it."""
     root = Path(tempfile.mkdtemp(prefix="slurm", dir="/tmp" if os.path.isdir("/tmp") else None))
     cluster = _describe(root, num_nodes, cpus, memory_mb)

@@ -129,6 +129,12 @@ def test_a_plan_of_training_loads_neither_trainer_nor_store() -> None:
     assert "torch" in loaded and not loaded & (HEAVY - {"torch"})
 
 
+def test_a_login_node_loads_nothing_heavy() -> None:
+    said = "sys.argv = ['skyframe', 'launch', 'skysense_demo', '--cluster', 'template', '--dry-run']"
+    loaded = _modules_after(f"import skyframe.cli\n{said}\nskyframe.cli.main()")
+    assert "omegaconf" in loaded and not loaded & (HEAVY | {"numpy", "scipy", "matplotlib", "rich"})
+
+
 def test_every_system_has_a_schema() -> None:
     from skyframe.config import SCHEMAS
     from skyframe.system import SYSTEMS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -119,6 +120,26 @@ class Recipe:
     train: TrainConfig
     seed: int = 0
     optim: OptimConfig = field(default_factory=OptimConfig)
+
+
+FREE = (
+    "strategy", "deepspeed", "recompute", "devices", "num_nodes", "accelerator", "threads", "peak_tflops",
+    "log_every", "checkpoint_every", "keep_checkpoints", "async_save", "guards",
+    "survival",
+)  # fmt: skip
+"""Fields of `train:` that may differ from those that a run was started with: how it is done, not what it computes."""
+
+
+def same_run(left: Recipe, right: Recipe) -> bool:
+    """Whether two recipes compute the same, so that one may go on with the other's run."""
+
+    def what(recipe: Recipe) -> Recipe:
+        plain = TrainConfig(max_steps=1, global_batch=1)
+        train = dataclasses.replace(recipe.train, **{name: getattr(plain, name) for name in FREE})
+        data = dataclasses.replace(recipe.data, workers=0, cache=None)
+        return dataclasses.replace(recipe, data=data, train=train)
+
+    return what(left) == what(right)
 
 
 def check_recipe(recipe: Recipe, where: str) -> None:

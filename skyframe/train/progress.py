@@ -96,7 +96,8 @@ class ProgressLog(pl.Callback):
         self.speed.samples += batch.size
         self._note_damage(batch.damage)
         step = trainer.global_step
-        if step != self.logged_step and row_due(pl_module.recipe.train, step):
+        due = step != self.logged_step and row_due(pl_module.recipe.train, step)
+        if due:
             row = self._row(trainer, pl_module, self.speed)
             bad = [k for k, v in row.items() if not math.isfinite(v)]
             if bad:
@@ -118,6 +119,8 @@ class ProgressLog(pl.Callback):
             skipped = trainer.datamodule.skipped  # type: ignore[attr-defined]
             news += f"  {skipped} steps skipped" if skipped else ""
             self.bar.update(self.bar.task_ids[0], completed=step, news=news)
+            if due and not self.bar.console.is_terminal:  # a log, in which the line itself appears but once, at its end
+                print(f"step {step}/{trainer.max_steps}  {news}", flush=True)
 
     def _row(self, trainer: pl.Trainer, module: PretrainModule, speed: Throughput) -> dict[str, float]:
         """Terms averaged over ranks, schedules, throughput and health figures."""

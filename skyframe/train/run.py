@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import os
@@ -19,7 +18,7 @@ import torch
 import skyframe
 from skyframe import dist
 from skyframe.config import dump_recipe, recipe_from_tree
-from skyframe.config.recipe import TrainConfig
+from skyframe.config.recipe import same_run
 from skyframe.config.skysense import SkySenseRecipe
 from skyframe.data.datamodule import CubeDataModule
 from skyframe.spec import InputError, load_yaml
@@ -75,7 +74,7 @@ def _train(recipe: SkySenseRecipe, run: Path, checkpoint: Path | None, show: boo
         torch.set_num_threads(train.threads or max(1, (os.cpu_count() or 1) // train.devices))
     datamodule = CubeDataModule(recipe)
     module = PretrainModule(recipe, datamodule.modalities, datamodule.regions)
-    fresh = not run.exists()
+    fresh = not (run / "recipe.yaml").is_file()
     _describe(run, recipe, checkpoint)
     try:
         with warnings.catch_warnings():
@@ -84,7 +83,7 @@ def _train(recipe: SkySenseRecipe, run: Path, checkpoint: Path | None, show: boo
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     except InputError as error:
         if fresh and not read_metrics(run) and not evidence(run):  # no step: the corrected run may have the name
-            shutil.rmtree(run, ignore_errors=True)
+            _clear(run)
         raise InputError(_own_words(error)) from error
     except torch.OutOfMemoryError as error:
         raise InputError(_out_of_memory(recipe)) from error
@@ -164,7 +163,7 @@ def _find_start(run: Path, recipe: SkySenseRecipe, resume: str) -> Path | None:
         raise InputError(f"resume: {resume!r} is not one of 'no', 'auto'")
     saved = run / "recipe.yaml"
     checkpoint = latest(run / "checkpoints")
-    if dist.is_leader() and not saved.is_file() and run.exists() and (not run.is_dir() or any(run.iterdir())):
+    if dist.is_leader() and not saved.is_file() and run.exists() and (not run.is_dir() or _own(run)):
         raise InputError(f"{run}: is there but holds no recipe.yaml, so it is no run; choose another name=")
     if dist.is_leader() and saved.is_file():
         if resume == "no":
@@ -173,7 +172,7 @@ def _find_start(run: Path, recipe: SkySenseRecipe, resume: str) -> Path | None:
             )
         if saved.read_text() != dump_recipe(recipe):
             before = recipe_from_tree(load_yaml(saved), str(saved))
-            if _what(before) != _what(recipe):
+            if not same_run(before, recipe):
                 raise InputError(
                     f"{saved}: the run was started with another recipe, expected the same to resume (apart from how it "
                     "is run: strategy, devices, workers and how often is saved); choose another name="
@@ -183,20 +182,17 @@ def _find_start(run: Path, recipe: SkySenseRecipe, resume: str) -> Path | None:
     return checkpoint
 
 
-def _what(recipe: SkySenseRecipe) -> SkySenseRecipe:
-    """The recipe without what decides how a run is done but not what it computes: free on resume."""
-    plain = TrainConfig(max_steps=1, global_batch=1)
-    free = {name: getattr(plain, name) for name in FREE}
-    data = dataclasses.replace(recipe.data, workers=0, cache=None)
-    return dataclasses.replace(recipe, data=data, train=dataclasses.replace(recipe.train, **free))
+def _own(run: Path) -> list[Path]:
+    """What training itself wrote into a run's folder: not the scripts and logs of `skyframe launch`."""
+    return [path for path in run.iterdir() if path.name not in ("launch", "slurm")]
 
 
-FREE = (
-    "strategy", "deepspeed", "recompute", "devices", "num_nodes", "accelerator", "threads", "peak_tflops",
-    "log_every", "checkpoint_every", "keep_checkpoints", "async_save", "guards",
-    "survival",
-)  # fmt: skip
-"""Fields of `train:` that may differ from those that a run was started with."""
+def _clear(run: Path) -> None:
+    """Take back what a run that took no step has written; what launched it stays, to be looked at."""
+    for path in _own(run) if run.is_dir() else ():
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    if run.is_dir() and not any(run.iterdir()):
+        run.rmdir()
 
 
 def _describe(run: Path, recipe: SkySenseRecipe, checkpoint: Path | None) -> None:

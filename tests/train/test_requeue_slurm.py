@@ -174,10 +174,10 @@ def test_a_job_that_never_comes_further_ends_with_a_sentence_and_is_not_requeued
             time.sleep(0.1)
         os.kill(job.ranks()[0], signal.SIGKILL)
         job.again()
-    assert job.slurm.wait(job.id) == "FAILED"
-    output = job.log.read_text()
+    state, output = job.slurm.wait(job.id), job.log.read_text()
+    assert state == "FAILED" and job.slurm.show(job.id)["ExitCode"] == "2:0", f"{job.slurm.show(job.id)}: {output}"
     assert (
         "error: " in output and "started again 1 times in a row from step 0 (train.survival.max_restarts=1)" in output
     )
-    assert job.slurm.show(job.id)["ExitCode"] == "2:0" and len(read_restarts(job.run)) == 1
+    assert len(read_restarts(job.run)) == 1
     slurm.wait_idle()

@@ -1,0 +1,130 @@
+"""`skyframe jobs`, `logs` and `cancel`: how launched runs stand, what they say, and ending them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from skyframe.spec import InputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from skyframe.launch.status import Status
+
+POLL_S = 0.5
+LOOK_S = 5.0
+
+
+@click.command()
+@click.argument("folders", nargs=-1, metavar="[FOLDER...]", type=click.Path(path_type=Path))
+def jobs(folders: tuple[Path, ...]) -> None:
+    """List the runs in FOLDERs (runs/ by default) and those in the queue: state, step, loss, speed, restarts, news.
+
+    States are SLURM's while a job is in the queue. Without: RUNNING (processes of this machine), FINISHED (at its last
+    step), ENDED (before it), NEW (nothing logged yet).
+    """
+    from rich.console import Console
+
+    from skyframe.launch.status import queued, statuses
+
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"jobs {folder}: no such folder, expected one with runs, or a run; correct the path")
+    try:
+        queue = queued()
+    except InputError as error:
+        click.echo(f"warning: {error}; what follows is from the runs' folders alone", err=True)
+        queue = []
+    rows = statuses(folders or (Path("runs"),), queue)
+    if not rows:
+        click.echo("no runs here and none in the queue; name their folder: skyframe jobs FOLDER")
+        return
+    Console().print(_table(rows))
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--rank", default=0, show_default=True, help="whose log")
+@click.option("--script", is_flag=True, help="the log of the job's script: starts, nodes, restarts")
+@click.option("-n", "--lines", default=40, show_default=True, help="lines at its end; 0 = all")
+@click.option("-f", "--follow", is_flag=True, help="go on until the job has ended")
+def logs(run: Path, rank: int, script: bool, lines: int, follow: bool) -> None:
+    """Show the log of a run's newest job; restarts of a job go on in the same file."""
+    from skyframe.launch.status import log_of
+
+    if lines < 0 or rank < 0:
+        raise InputError(f"logs {run}: --lines {lines} and --rank {rank}, expected 0 or more; give larger ones")
+    path = _wait_for(run, None if script else rank) if follow else log_of(run, None if script else rank)
+    text = path.read_text(errors="replace")
+    click.echo("".join(text.splitlines(keepends=True)[-lines:]), nl=False)
+    if follow:
+        _follow(run, path, len(text.encode()))
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+def cancel(run: Path) -> None:
+    """End a run's job or processes, for good: it is not queued again. `skyframe launch` goes on from its checkpoint."""
+    from skyframe.launch.status import cancel as end
+
+    click.echo(f"ended {', '.join(end(run))} of {run}")
+
+
+def _wait_for(run: Path, rank: int | None) -> Path:
+    """A log that is to come, of a job that is still to start."""
+    from skyframe.launch.status import launches, living, log_of
+
+    while True:
+        try:
+            return log_of(run, rank)
+        except InputError:
+            if not launches(run) or not living(run.absolute()):
+                raise
+        time.sleep(LOOK_S / 2)
+
+
+def _follow(run: Path, path: Path, done: int) -> None:
+    from skyframe.launch.status import living
+
+    looked, goes_on = time.monotonic(), True
+    with path.open("rb") as file:
+        file.seek(done)
+        while True:
+            chunk = file.read()
+            if chunk:
+                click.echo(chunk.decode(errors="replace"), nl=False)
+            elif not goes_on:
+                return
+            elif time.monotonic() - looked > LOOK_S:
+                goes_on, looked = living(run.absolute()), time.monotonic()
+            else:
+                time.sleep(POLL_S)
+
+
+def _table(rows: list[Status]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("run", "job", "state")
+    for name in ("step", "loss", "samples/s", "restarts", "time left"):
+        table.add_column(name, justify="right")
+    table.add_column("last message", ratio=1, no_wrap=True, overflow="ellipsis")
+    here = Path.cwd()
+    for row in rows:
+        run = row.run.relative_to(here) if row.run.is_relative_to(here) else row.run
+        table.add_row(
+            Text(str(run)),
+            row.job,
+            row.state,
+            f"{row.step}/{row.max_steps}",
+            "" if row.loss is None else f"{row.loss:.4g}",
+            "" if row.samples_per_s is None else f"{row.samples_per_s:.4g}",
+            str(row.restarts),
+            row.left,
+            Text(row.message),
+        )
+    return table

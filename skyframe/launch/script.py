@@ -1,0 +1,191 @@
+"""The script of a job as text: a pure function of recipe, cluster and options."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from skyframe.launch.cluster import Cluster
+
+TRY_AGAIN = 75
+"""Exit code of a training process that another start may help: a rank stood still, or the run saved itself and left."""
+
+RENDEZVOUS = """\
+# All ranks meet at the first node, under the address by which SLURM itself reaches it: names need not resolve. The
+# search for a free port begins at a place of this job's own (each task of an array has a job id of its own), so that
+# jobs which share a node do not meet each other.
+nodes=($(scontrol show hostnames "$SLURM_JOB_NODELIST"))
+MASTER_ADDR=$(scontrol --oneliner show node "${nodes[0]}" | sed -n 's/.* NodeAddr=\\([^ ]*\\).*/\\1/p')
+MASTER_PORT=$((12000 + SLURM_JOB_ID * 7 % 18000))
+while (exec 3<>"/dev/tcp/$MASTER_ADDR/$MASTER_PORT") 2>/dev/null; do MASTER_PORT=$((MASTER_PORT + 1)); done
+export MASTER_ADDR MASTER_PORT
+export PYTHONUNBUFFERED=1 OMP_NUM_THREADS="${OMP_NUM_THREADS:-$SLURM_CPUS_PER_TASK}"
+echo "$(date '+%F %T') job $SLURM_JOB_ID start ${SLURM_RESTART_COUNT:-0} on $SLURM_JOB_NODELIST," \\
+    "ranks meet at $MASTER_ADDR:$MASTER_PORT"
+"""
+
+STEP = """\
+code=0
+srun --kill-on-bad-exit=1 --cpu-bind=cores --cpus-per-task="$SLURM_CPUS_PER_TASK" --open-mode=append"""
+
+END = """\
+echo "$(date '+%F %T') job $SLURM_JOB_ID ended with code $code"
+"""
+
+RESTART = """\
+# A process that says so ({try_again}) or was killed (128 and more) is worth another start, unless it keeps dying at the
+# same checkpoint; a wrong input or a program error would only come again. SLURM itself starts a job anew whose node
+# died, and the run asks for it at the time limit.
+if [ "$code" -eq {try_again} ] || [ "$code" -ge 128 ]; then
+    at=$(cat {latest} 2>/dev/null || echo none)
+    echo "$at" >>{crashes}
+    count=$(grep -cxF "$at" {crashes})
+    if [ "$count" -le {max_restarts} ]; then
+        echo "restart $count of {max_restarts} from checkpoint $at"
+        scontrol requeue "$SLURM_JOB_ID"
+        sleep 60 # until SLURM ends this script
+    fi
+    echo "not started again: {max_restarts} restarts from checkpoint $at did not help"
+fi
+"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a script is rendered for; every path is absolute."""
+
+    name: str  # the recipe's
+    recipe: Path  # as kept with the run
+    run: Path  # the run's folder
+    folder: Path  # where relative paths of the recipe begin
+    num_nodes: int
+    python: str  # the interpreter that launches
+    after: str = ""  # job id that must have ended well before
+
+
+def render(job: Job, cluster: Cluster) -> str:
+    """The script that `sbatch` reads, or bash where the executor is local.
+
+    Args:
+        job: what runs, and where it writes.
+        cluster: a checked cluster file.
+
+    Returns:
+        A bash script, which may be read, kept and submitted again by hand.
+    """
+    command = [shlex.quote(word) for word in ("-m", "skyframe", "pretrain", str(job.recipe), "resume=auto")]
+    if cluster.executor == "local":
+        parts = [f"#!/bin/bash\n# {job.name} on this machine\nset -eo pipefail\ncd {_quoted(job.folder)}\n"]
+        parts += [*_surroundings(cluster), "export PYTHONUNBUFFERED=1\n"]
+        return "\n".join([*parts, f"exec {_python(job, cluster)} {' '.join(command)}\n"])
+    parts = [
+        "#!/bin/bash\n" + "".join(f"#SBATCH {line}\n" for line in _directives(job, cluster)),
+        "set -eo pipefail\n",
+        *_surroundings(cluster),
+        RENDEZVOUS,
+        *_scratch(cluster),
+        _step(job, cluster, " ".join(command)),
+        END + (_restart(job, cluster) if cluster.max_restarts else "") + 'exit "$code"\n',
+    ]
+    return "\n".join(parts)
+
+
+def logs(run: Path) -> Path:
+    """The folder of a run's logs: <job>_script.log, and <job>_rank<r>.log of every process."""
+    return run / "slurm"
+
+
+def _directives(job: Job, cluster: Cluster) -> list[str]:
+    """Options for sbatch; a job named bash or interactive would not be recognised by Lightning as one of SLURM's."""
+    lines = [
+        f"--job-name={_word('skyframe-' + job.name)}",
+        f"--comment={_word(f'skyframe:{job.run}')}",
+        f"--chdir={_word(str(job.folder))}",
+        f"--nodes={job.num_nodes}",
+        f"--ntasks-per-node={cluster.tasks}",
+        f"--cpus-per-task={cluster.cpus_per_task}",
+        *_gpus(cluster),
+        f"--time={cluster.time_limit}",
+    ]
+    named = {"mem": cluster.memory, "partition": cluster.partition, "account": cluster.account}
+    named |= {"qos": cluster.qos, "constraint": cluster.constraint}
+    lines += [f"--{option}={_word(value)}" for option, value in named.items() if value]
+    lines += ["--exclusive"] if cluster.exclusive else []
+    lines += [f"--signal=USR2@{cluster.signal_lead_s}", "--requeue", "--open-mode=append"]
+    lines += [f"--output={_word(f'{logs(job.run)}/%j_script.log')}"]
+    lines += [f"--dependency=afterok:{job.after}", "--kill-on-invalid-dep=yes"] if job.after else []
+    return [*lines, *cluster.sbatch]
+
+
+def _gpus(cluster: Cluster) -> list[str]:
+    if not cluster.gpus_per_node or cluster.gpu_request == "none":
+        return []
+    kind = f"{cluster.gpu_type}:" if cluster.gpu_type else ""
+    before = "gpu:" if cluster.gpu_request == "gres" else ""
+    return [f"--{cluster.gpu_request}={before}{kind}{cluster.gpus_per_node}"]
+
+
+def _surroundings(cluster: Cluster) -> list[str]:
+    """Modules, the site's own lines, the environment and variables."""
+    lines = [f"module load {' '.join(cluster.modules)}"] if cluster.modules else []
+    lines += cluster.setup
+    lines += [f'source "{cluster.venv}/bin/activate"'] if cluster.venv else []
+    env = dict(cluster.env)
+    if cluster.interface:
+        env = {"NCCL_SOCKET_IFNAME": cluster.interface, "GLOO_SOCKET_IFNAME": cluster.interface, **env}
+    lines += [f'export {key}="{value}"' for key, value in env.items()]
+    return ["".join(f"{line}\n" for line in lines)] if lines else []
+
+
+def _scratch(cluster: Cluster) -> list[str]:
+    if not cluster.scratch:
+        return []
+    make = 'srun --ntasks="$SLURM_NNODES" --ntasks-per-node=1 mkdir -p "$TMPDIR"'
+    return [f'export TMPDIR="{cluster.scratch}"\n{make}\n']
+
+
+def _step(job: Job, cluster: Cluster, command: str) -> str:
+    """One process per GPU, with its cores; if one dies the others are ended. Each has a log of its own."""
+    words = [STEP, f"--output={_quoted(logs(job.run))}/%j_rank%t.log", *_contained(job, cluster)]
+    return " \\\n    ".join([*words, f"{_python(job, cluster)} {command} || code=$?\n"])
+
+
+def _contained(job: Job, cluster: Cluster) -> list[str]:
+    """The words between srun and the interpreter that put a process into its image."""
+    box = cluster.container
+    if box is None:
+        return []
+    ours = [job.folder] if job.run.is_relative_to(job.folder) else [job.folder, job.run]
+    mounts = list(dict.fromkeys([*map(str, ours), *box.mounts]))
+    if box.kind == "apptainer":
+        nv = ["--nv"] if cluster.gpus_per_node else []
+        words = ["apptainer exec", *nv, f'--bind "{",".join(mounts)}"', f"--pwd {_quoted(job.folder)}", *box.options]
+        return [" ".join([*words, f'"{box.image}"'])]
+    both = ",".join(mount if ":" in mount else f"{mount}:{mount}" for mount in mounts)
+    workdir = f"--container-workdir={_quoted(job.folder)}"
+    return [f'--container-image="{box.image}" --container-mounts="{both}" {workdir}', *box.options]
+
+
+def _python(job: Job, cluster: Cluster) -> str:
+    if cluster.python:
+        return f'"{cluster.python}"'
+    return "python" if cluster.venv or cluster.container else _quoted(Path(job.python))
+
+
+def _restart(job: Job, cluster: Cluster) -> str:
+    return RESTART.format(
+        try_again=TRY_AGAIN,
+        latest=_quoted(job.run / "checkpoints" / "LATEST"),
+        crashes=_quoted(logs(job.run)) + '/"$SLURM_JOB_ID"_crashes.txt',
+        max_restarts=cluster.max_restarts,
+    )
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
+
+
+def _word(value: str) -> str:
+    """A value in a line of sbatch, in quotes where it needs them."""
+    return value if shlex.quote(value) == value else f'"{value}"'
