@@ -60,6 +60,8 @@ class Job:
 
     def again(self) -> None:
         """Wait for the requeued job, and let it start at once."""
+        self.slurm.wait(self.id, "PENDING")
+        time.sleep(3)  # a node that still clears up fails the same job's new script; SLURM's own hold is long enough
         self.slurm.release(self.id)
 
     def finish(self) -> str:
