@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import batches, learning, strategies
+from benchmarks import batches, learning, strategies, survival
 from benchmarks.learning import SEEDS, VARIANTS
 from benchmarks.workplace import CELLS_OF, ROOT, commit, skyframe
 
@@ -45,6 +45,8 @@ CELLS = [
     *(Cell(f"batch/{b}/seed{s}", partial(batches.batch, b, s)) for s in SEEDS for b in batches.BATCHES),
     Cell("elastic/chain", partial(strategies.elastic, CELLS_OF / "elastic")),
     *(Cell(f"kills/{w}", partial(strategies.killed, CELLS_OF / "kills", w, 0)) for w in strategies.KILLED),
+    Cell("survival/preempted", partial(survival.preempted, CELLS_OF / "survival", "ddp")),
+    Cell("survival/lost_node", partial(survival.lost_node, CELLS_OF / "survival", "zero2")),
 ]  # fmt: skip
 
 
@@ -85,6 +87,7 @@ TABLES = {
     "strategies": strategies.equality_table,
     "elastic": strategies.elastic_table,
     "kills": strategies.killed_table,
+    "survival": survival.survival_table,
 }
 
 
@@ -100,6 +103,7 @@ def main() -> None:
                 "strategies",
                 "elastic",
                 "kills",
+                "survival",
             ) else learning.cubes()
         with ThreadPoolExecutor(2) as pool:
             failed |= None in list(pool.map(answer, chosen))

@@ -159,7 +159,6 @@ def teacher_error(run: Path) -> float:
 
 def killed(work: Path, way: str, seed: int) -> dict[str, Any]:
     """Kill a run again and again, let it go on each time, and compare its end with that of an uninterrupted one."""
-    import torch
 
     from skyframe.train.checkpoint import latest
     from skyframe.train.progress import read_metrics
@@ -190,11 +189,20 @@ def killed(work: Path, way: str, seed: int) -> dict[str, Any]:
         logged = max((int(r["step"]) for r in read_metrics(run)), default=0)
         kills.append({"one": one, "inside": bool(left), "left": left, "step": step, "lost": logged - step})
     start(words(work, run.name, way, processes, 1, "resume=auto")).wait()
-    ends = [Reader(r / "checkpoints" / f"step_{STEPS:08d}") for r in (whole, run)]
+    tensors, equal, far = compared(whole, run, STEPS)
+    return {"way": way, "kills": kills, "tensors": tensors, "equal": equal, "far": far}
+
+
+def compared(whole: Path, run: Path, step: int) -> tuple[int, int, float]:
+    """Tensors of two runs' checkpoints of a step: how many, how many are bit-equal, the greatest difference."""
+    import torch
+
+    from skyframe.train.store import Reader
+
+    ends = [Reader(r / "checkpoints" / f"step_{step:08d}") for r in (whole, run)]
     names = [n for n in ends[0].tensors if not n.startswith("random/")]
     far = max(float((ends[0].whole(n).double() - ends[1].whole(n).double()).abs().max()) for n in names)
-    same = sum(torch.equal(ends[0].whole(n), ends[1].whole(n)) for n in names)
-    return {"way": way, "kills": kills, "tensors": len(names), "equal": same, "far": far}
+    return len(names), sum(torch.equal(ends[0].whole(n), ends[1].whole(n)) for n in names), far
 
 
 def start(arguments: list[str]) -> subprocess.Popen[bytes]:

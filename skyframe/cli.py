@@ -17,6 +17,8 @@ from skyframe.commands import OVERRIDES
 from skyframe.commands.jobs import cancel, jobs, logs
 from skyframe.commands.launch import launch
 from skyframe.commands.plan import plan
+from skyframe.commands.preflight import preflight
+from skyframe.commands.pretrain import pretrain
 from skyframe.spec import InputError
 
 
@@ -251,25 +253,8 @@ def stats(
         click.echo(f"wrote mean and std of {', '.join(names)} to {write}")
 
 
-@cli.command()
-@click.argument("recipe")
-@OVERRIDES
-def pretrain(recipe: str, overrides: tuple[str, ...]) -> None:
-    """Train a recipe; `resume=auto` continues where the run stopped."""
-    from skyframe.config import dump_recipe, load_recipe
-
-    resume = next((o.removeprefix("resume=") for o in overrides if o.startswith("resume=")), "no")
-    loaded = load_recipe(recipe, [o for o in overrides if not o.startswith("resume=")])
-    from skyframe.dist import is_leader
-    from skyframe.train.run import pretrain as run
-
-    leader = is_leader()
-    if leader:
-        click.echo(dump_recipe(loaded))
-
-    folder = run(loaded, resume=resume, show=leader)
-    if leader:
-        click.echo(f"run in {folder}")
+cli.add_command(preflight)
+cli.add_command(pretrain)
 
 
 @cli.command()

@@ -77,6 +77,15 @@ class GuardsConfig:
 
 
 @dataclass(frozen=True)
+class SurvivalConfig:
+    """How a run makes room, and how often it may start again."""
+
+    signal: Literal["SIGUSR1", "SIGUSR2"] = "SIGUSR2"  # at which all ranks save after the step, and SLURM requeues
+    max_restarts: int = 3  # in a row from the same checkpoint; one more is refused
+    preflight: bool = True  # before a run of several nodes each of them is looked at
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """How long, on what, and how often something is written."""
 
@@ -98,6 +107,7 @@ class TrainConfig:
     keep_every: int = 0  # and of older ones those whose step is a multiple of this; 0 = none
     async_save: bool = False  # train on while a checkpoint is written, from a copy in host memory
     guards: GuardsConfig = field(default_factory=GuardsConfig)
+    survival: SurvivalConfig = field(default_factory=SurvivalConfig)
     run_dir: str = "runs"  # the run's folder is <run_dir>/<name>
 
 
@@ -116,6 +126,7 @@ class Recipe:
 FREE = (
     "strategy", "deepspeed", "recompute", "devices", "num_nodes", "accelerator", "threads", "peak_tflops",
     "log_every", "checkpoint_every", "keep_checkpoints", "keep_every", "async_save", "guards",
+    "survival",
 )  # fmt: skip
 """Fields of `train:` that may differ from those that a run was started with: how it is done, not what it computes."""
 

@@ -25,7 +25,7 @@ ASIDE = ".tmp"
 
 
 class Checkpoints(pl.Callback):
-    """Saves every so many optimizer steps and at the end. Stands last among the callbacks.
+    """Saves every so many optimizer steps and at the end. Stands after all callbacks with a state.
 
     With `async_save` a rank copies what it holds, goes on training, and writes meanwhile; a checkpoint is LATEST when
     it is whole.
@@ -60,6 +60,13 @@ class Checkpoints(pl.Callback):
             self._begin(trainer, step)
             if is_last or not self.config.async_save:
                 self.settle(trainer)
+
+    def save_now(self, trainer: pl.Trainer) -> None:
+        """Have this step saved and named by LATEST before going on; after a batch that ended a step, on all ranks."""
+        self.settle(trainer)
+        if trainer.global_step != self.saved_step:
+            self._begin(trainer, trainer.global_step)
+            self.settle(trainer)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

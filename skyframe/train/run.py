@@ -26,8 +26,12 @@ from skyframe.train.checkpoint import Checkpoints, latest
 from skyframe.train.deepspeed_config import keep_config
 from skyframe.train.guards import Guards, evidence
 from skyframe.train.module import PretrainModule
+from skyframe.train.preflight import nodes_checked
 from skyframe.train.progress import ProgressLog, read_metrics
+from skyframe.train.requeue import Requeue
+from skyframe.train.restarts import note_restart
 from skyframe.train.rollback import Rollback
+from skyframe.train.signals import Told, listening
 from skyframe.train.store import Reader
 from skyframe.train.strategy import Sharded, UncastInputs, strategy_of
 from skyframe.train.teacher_callback import AfterStep
@@ -47,12 +51,25 @@ def pretrain(recipe: SkySenseRecipe, resume: str = "no", show: bool = True) -> P
         The run folder: recipe.yaml, environment.json, metrics.jsonl, tensorboard/, checkpoints/.
 
     Raises:
-        InputError: the folder holds another recipe's run, data do not fit the recipe, a guard ends the run, or a GPU
-            has too little memory.
+        InputError: the folder holds another recipe's run, data do not fit the recipe, a guard ends the run, a GPU has
+            too little memory, or the run was started again too often without coming further.
+        Left: a signal told the run to make room; it is saved.
     """
-    run = Path(recipe.train.run_dir) / recipe.name
+    run, train = Path(recipe.train.run_dir) / recipe.name, recipe.train
     checkpoint = _find_start(run, recipe, resume)
+    if _step(checkpoint) >= train.max_steps:
+        if show and dist.is_leader():
+            print(f"{run}: the run is finished, its last checkpoint is that of step {train.max_steps}, the last one")
+        return run
+    with listening(train.survival.signal) as told, nodes_checked(recipe, show):
+        _train(recipe, run, checkpoint, show, told)
+    return run
+
+
+def _train(recipe: SkySenseRecipe, run: Path, checkpoint: Path | None, show: bool, told: Told) -> None:
     train = recipe.train
+    if dist.is_leader() and (run / "recipe.yaml").is_file():
+        note_restart(run, _step(checkpoint), train.survival.max_restarts)
     if train.threads or train.devices > 1:
         torch.set_num_threads(train.threads or max(1, (os.cpu_count() or 1) // train.devices))
     datamodule = CubeDataModule(recipe)
@@ -62,7 +79,7 @@ def pretrain(recipe: SkySenseRecipe, resume: str = "no", show: bool = True) -> P
     try:
         with warnings.catch_warnings():
             _quiet()
-            trainer = _trainer(recipe, run, show, sum(p.numel() for p in module.parameters() if p.requires_grad))
+            trainer = _trainer(recipe, run, show, told, sum(p.numel() for p in module.parameters() if p.requires_grad))
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     except InputError as error:
         if fresh and not read_metrics(run) and not evidence(run):  # no step: the corrected run may have the name
@@ -70,10 +87,14 @@ def pretrain(recipe: SkySenseRecipe, resume: str = "no", show: bool = True) -> P
         raise InputError(_own_words(error)) from error
     except torch.OutOfMemoryError as error:
         raise InputError(_out_of_memory(recipe)) from error
-    return run
 
 
-def _trainer(recipe: SkySenseRecipe, run: Path, show: bool, num_parameters: int) -> pl.Trainer:
+def _step(checkpoint: Path | None) -> int:
+    """The step that a checkpoint was saved at, 0 where there is none."""
+    return 0 if checkpoint is None else int(checkpoint.name.removeprefix("step_"))
+
+
+def _trainer(recipe: SkySenseRecipe, run: Path, show: bool, told: Told, num_parameters: int) -> pl.Trainer:
     train = recipe.train
     strategy = strategy_of(recipe, num_parameters)
     arithmetic: dict[str, Any] = {"precision": train.precision}
@@ -107,6 +128,7 @@ def _trainer(recipe: SkySenseRecipe, run: Path, show: bool, num_parameters: int)
             Trends(train.guards),
             Rollback(run, train.guards.max_rollbacks),
             Checkpoints(run / "checkpoints", train),
+            Requeue(run, told),
         ],
     )
 

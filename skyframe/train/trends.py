@@ -34,7 +34,8 @@ class Trends(pl.Callback):
         self.low: dict[str, int] = {}  # rows in a row by source
         self.low_since: dict[str, int] = {}
         self.last_step = self.last_row = 0
-        self.totals: list[Tensor] = []  # of the passes since the last row
+        self.totals: list[Tensor] = []  # of this rank's passes since the last row
+        self.before = 0.0, 0  # mean and number of those that were made before a restart
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -57,11 +58,10 @@ class Trends(pl.Callback):
 
     def _spike(self, trainer: pl.Trainer, step: int) -> None:
         """The mean loss since the last row against the rows before it."""
-        mean = torch.stack(self.totals).mean()
-        self.totals.clear()
+        now, _ = self._mean()
+        self.totals, self.before = [], (0.0, 0)
         if self.config.on_spike == "ignore":
             return
-        now = float(dist.all_sum(mean)) / dist.world_size()
         if len(self.losses) >= LEAST_ROWS and (far := spreads_above(now, self.losses)) > self.config.spike_spreads:
             why = (
                 f"step {step}: the loss jumped to {now:.4g}, {far:.0f} spreads above the median of the "
@@ -97,14 +97,22 @@ class Trends(pl.Callback):
         return ""
 
     def state_dict(self) -> dict[str, Any]:
-        """Rows so far; each checkpoint follows a row."""
-        return {k: getattr(self, k) for k in ("losses", "low", "low_since", "last_step", "last_row")}
+        """Rows so far, and the mean of the passes since the last one over all ranks, which must all call it."""
+        kept = {k: getattr(self, k) for k in ("losses", "low", "low_since", "last_step", "last_row")}
+        return kept | {"before": list(self._mean())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from them."""
         for name, value in state_dict.items():
             setattr(self, name, value)
-        self.totals.clear()
+        self.totals, self.before = [], (float(self.before[0]), int(self.before[1]))
+
+    def _mean(self) -> tuple[float, int]:
+        """Mean total of the passes since the last row over all ranks, which must all call it, and how many they are."""
+        mean, before = self.before
+        here = len(self.totals)
+        now = float(dist.all_sum(torch.stack(self.totals).mean())) / dist.world_size() if here else 0.0
+        return (before * mean + here * now) / max(1, before + here), before + here
 
 
 def spreads_above(value: float, before: list[float]) -> float:

@@ -20,9 +20,7 @@ from rich.console import Console
 from torch.distributed.distributed_c10d import _get_default_store
 
 from skyframe import dist
-
-EXIT = 75
-"""Exit code of a run that was ended here: the operating system's word for a failure that may not come again."""
+from skyframe.train.signals import EXIT
 
 PHASES = (
     "before the first batch",

@@ -158,10 +158,13 @@ def test_a_run_is_not_resumed_on_another_spec_or_other_cubes(earth, tmp_path):
     cubes.mkdir()
     (cubes / "a").symlink_to(earth / "a")
     recipe = nano_recipe(
-        f"data.cubes=[{cubes}/*]", f"data.spec={spec}", f"train.run_dir={tmp_path}", "name=r", "train.max_steps=1"
-    )
+        f"data.cubes=[{cubes}/*]", f"data.spec={spec}", f"train.run_dir={tmp_path}", "name=r", "train.max_steps=2",
+        "train.checkpoint_every=1",
+    )  # fmt: skip
     pretrain(recipe, show=False)
     before = weights(tmp_path / "r")
+    shutil.rmtree(tmp_path / "r" / "checkpoints" / "step_00000002")  # as if killed before it was written
+    (tmp_path / "r" / "checkpoints" / "LATEST").write_text("step_00000001")
     (cubes / "b").symlink_to(earth / "b")
     with pytest.raises(InputError, match=r"data.cubes: .*/cubes/\* make other regions than when the run was started"):
         pretrain(recipe, resume="auto", show=False)
