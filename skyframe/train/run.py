@@ -65,12 +65,10 @@ def pretrain(recipe: SkySenseRecipe, resume: str = "no", show: bool = True) -> P
             _quiet()
             trainer = _trainer(recipe, run, show, sum(p.numel() for p in module.parameters() if p.requires_grad))
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
-    except InputError as error:
+    except (InputError, torch.OutOfMemoryError) as error:
         if fresh and not read_metrics(run) and not evidence(run):  # no step: the corrected run may have the name
             shutil.rmtree(run, ignore_errors=True)
-        raise InputError(_own_words(error)) from error
-    except torch.OutOfMemoryError as error:
-        raise InputError(_out_of_memory(recipe)) from error
+        raise InputError(_own_words(error) if isinstance(error, InputError) else _out_of_memory(recipe)) from error
     return run
 
 
