@@ -36,9 +36,10 @@ def at_batch(recipe: SkySenseRecipe, global_batch: int) -> BatchRule:
     * temperatures unchanged: they weigh similarities within a sample and know no batch.
 
     It holds while k samples more give a better gradient and not only a larger step, and no longer: far beyond the
-    batch at which the gradient's noise is as large as the gradient, nothing makes up for the fewer steps. Betas and the
-    prototype bank's momentum stay as they are: the bank moves per region, and how often a step meets a region depends
-    on the regions. Terms that couple samples (Sinkhorn, cross-sample negatives) see another set and follow no rule.
+    batch at which the gradient's noise is as large as the gradient, nothing makes up for the fewer steps. "What
+    training costs" in docs/ tells where that was on the simulated Earth. Betas and the prototype bank's momentum stay
+    as they are: the bank moves per region, and how often a step meets a region depends on the regions. Terms that
+    couple samples (Sinkhorn, cross-sample negatives) see another set and follow no rule.
 
     Args:
         recipe: checked recipe; it is not changed.

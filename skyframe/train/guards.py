@@ -122,6 +122,6 @@ def evidence(run: Path) -> bool:
 def skip_sentence(run: Path, skipped: int) -> str:
     """How many steps were dropped in a run."""
     return (
-        f"warning: {skipped} steps were skipped as their loss or gradient was not finite; their samples are listed in "
-        f"{run}/{NAME}*.jsonl"
+        f"warning: {skipped} steps were skipped, as their loss or gradient was not finite or the run went back; see "
+        f"{run}/{NAME}*.jsonl and rollbacks.jsonl there"
     )

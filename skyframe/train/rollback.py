@@ -36,7 +36,7 @@ class Rollback(pl.Callback):
         """
         self.run, self.most = run, most
         self.asked: tuple[str, int] | None = None
-        self.total, self.step, self.in_a_row = 0, -1, 0
+        self.step, self.in_a_row = -1, 0
 
     def ask(self, why: str, since: int) -> None:
         """Go back when this step ends; all ranks call it.
@@ -75,7 +75,7 @@ class Rollback(pl.Callback):
         reader = Reader(checkpoint)
         step, reached = int(reader.index["step"]), trainer.global_step
         self.in_a_row = self.in_a_row + 1 if step == self.step else 1
-        self.step, self.total = step, self.total + 1
+        self.step = step
         if self.in_a_row > self.most:
             raise InputError(
                 f"{why}; the run went back to {checkpoint.name} {self.most} times already, which is "
@@ -97,12 +97,12 @@ class Rollback(pl.Callback):
             Console(stderr=True, soft_wrap=True).print(said, markup=False)
 
     def state_dict(self) -> dict[str, Any]:
-        """How often, and whereto."""
-        return {"total": self.total, "step": self.step, "in_a_row": self.in_a_row}
+        """Whereto at last, and how often in a row."""
+        return {"step": self.step, "in_a_row": self.in_a_row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue to count."""
-        self.total, self.step, self.in_a_row = (int(state_dict[k]) for k in ("total", "step", "in_a_row"))
+        self.step, self.in_a_row = int(state_dict["step"]), int(state_dict["in_a_row"])
 
 
 def restore(trainer: pl.Trainer, module: pl.LightningModule, reader: Reader) -> None:

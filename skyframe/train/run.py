@@ -81,12 +81,10 @@ def _train(recipe: SkySenseRecipe, run: Path, checkpoint: Path | None, show: boo
             _quiet()
             trainer = _trainer(recipe, run, show, told, sum(p.numel() for p in module.parameters() if p.requires_grad))
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
-    except InputError as error:
+    except (InputError, torch.OutOfMemoryError) as error:
         if fresh and not read_metrics(run) and not evidence(run):  # no step: the corrected run may have the name
             _clear(run)
-        raise InputError(_own_words(error)) from error
-    except torch.OutOfMemoryError as error:
-        raise InputError(_out_of_memory(recipe)) from error
+        raise InputError(_own_words(error) if isinstance(error, InputError) else _out_of_memory(recipe)) from error
 
 
 def _step(checkpoint: Path | None) -> int:

@@ -165,10 +165,8 @@ class Watchdog(pl.Callback):
         console.show_cursor()
         console.print(f"error: {sentence}", markup=False)
         sys.stderr.flush()
-        if hasattr(self.launcher, "kill"):
-            self.launcher.kill(
-                signal.SIGKILL
-            )  # processes that this one started; one that is stopped hears nothing else
+        if hasattr(self.launcher, "kill"):  # it started the others, and one that is stopped hears nothing else
+            self.launcher.kill(signal.SIGKILL)
         os._exit(EXIT)
 
 

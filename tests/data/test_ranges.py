@@ -29,14 +29,20 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def server(root):
+def process(root):
     with ServerProcess(root, hang_s=2.0) as process:
         yield process
 
 
 @pytest.fixture
+def server(process):
+    """Without the faults of the test before."""
+    process.set()
+    return process
+
+
+@pytest.fixture
 def client(server):
-    server.set()
     return Client(attempts=3, timeout_s=0.5, backoff_s=0.01)
 
 

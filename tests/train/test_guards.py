@@ -256,3 +256,4 @@ def test_out_of_memory_ends_with_the_estimate_and_what_to_change(earth, tmp_path
     )
     with pytest.raises(InputError, match=words.replace("skysense_demo", "full")):
         pretrain(recipe_of(earth, tmp_path, "full"), show=False)
+    assert not (tmp_path / "full").exists()  # its name is free for the recipe as advised
