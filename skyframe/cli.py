@@ -20,6 +20,7 @@ from skyframe.commands.plan import plan
 from skyframe.commands.preflight import preflight
 from skyframe.commands.pretrain import pretrain
 from skyframe.spec import InputError
+from skyframe.train.verdict import leave_verdict
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -328,6 +329,7 @@ def main() -> None:
     try:
         cli(prog_name="skyframe", standalone_mode=False)
     except InputError as error:
+        leave_verdict(2, error)
         _refuse(str(error))
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
@@ -347,6 +349,7 @@ def main() -> None:
 
 
 def _refuse(sentence: str) -> NoReturn:
+    leave_verdict(2)
     click.echo(f"error: {' '.join(sentence.split())}", err=True)
     sys.exit(2)
 

@@ -18,10 +18,11 @@ def pretrain(recipe: str, overrides: tuple[str, ...]) -> None:
     """Train a recipe; `resume=auto` continues where the run stopped.
 
     SIGUSR2 (or `train.survival.signal`) and SIGTERM save the run after the step that is under way and end it with exit
-    code 75; in a SLURM job the first puts it back into the queue.
+    code 75, at which the script of `skyframe launch` queues its job again.
     """
     from skyframe.config import dump_recipe, load_recipe
-    from skyframe.train.signals import Left, listening
+    from skyframe.train.signals import EXIT, Left, listening
+    from skyframe.train.verdict import leave_verdict
 
     resume = next((o.removeprefix("resume=") for o in overrides if o.startswith("resume=")), "no")
     loaded = load_recipe(recipe, [o for o in overrides if not o.startswith("resume=")])
@@ -35,7 +36,8 @@ def pretrain(recipe: str, overrides: tuple[str, ...]) -> None:
         try:
             folder = run(loaded, resume=resume, show=leader)
         except Left as left:
-            _end(left.code, str(left) if leader else "")
+            leave_verdict(EXIT)
+            _end(EXIT, str(left) if leader else "")
     if leader:
         click.echo(f"run in {folder}")
 

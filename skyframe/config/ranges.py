@@ -33,7 +33,6 @@ RULES: dict[str, Rule] = {
             "data.frames.*", "data.window_px", "data.stride_px", "data.windows_per_shard", "data.regions.num_regions",
             "train.max_steps", "train.global_batch", "train.micro_steps", "train.devices", "train.num_nodes",
             "train.log_every", "train.checkpoint_every", "train.keep_checkpoints", "train.guards.collapse_rows",
-            "train.survival.max_restarts",
             "views.crop_px", "views.local_px",
             "model.aligned_dims", "model.encoders.*.embed_dims", "model.encoders.*.depths",
             "model.encoders.*.num_heads", "model.encoders.*.patch_px", "model.encoders.*.window_px",

@@ -78,10 +78,9 @@ class GuardsConfig:
 
 @dataclass(frozen=True)
 class SurvivalConfig:
-    """How a run makes room, and how often it may start again."""
+    """How a run makes room, and what is looked at before it starts."""
 
-    signal: Literal["SIGUSR1", "SIGUSR2"] = "SIGUSR2"  # at which all ranks save after the step, and SLURM requeues
-    max_restarts: int = 3  # in a row from the same checkpoint; one more is refused
+    signal: Literal["SIGUSR1", "SIGUSR2"] = "SIGUSR2"  # at which all ranks save after the step and leave with code 75
     preflight: bool = True  # before a run of several nodes each of them is looked at
 
 

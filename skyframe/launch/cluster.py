@@ -49,7 +49,8 @@ class Cluster:
     interface: str = ""  # network between nodes, for NCCL and gloo, such as ib0; empty = they choose
     scratch: str = ""  # a folder on the node's own disk, made by the job, for temporary files; empty = the site's
     signal_lead_s: int = 120  # seconds before the time limit at which the run is told to save
-    max_restarts: int = 3  # times that a crashed job is queued again from the same checkpoint; 0 = a crash ends it
+    max_restarts: int = 3  # times that a job is queued again from the same checkpoint; 0 = it ends where it is ended
+    exclude_bad_nodes: bool = False  # nodes that the preflight names are left out by a new job in this one's place
     sbatch: tuple[str, ...] = ()  # further lines, such as "--reservation=eo"
 
     @property
@@ -165,7 +166,7 @@ def _check_local(cluster: Cluster, where: str) -> None:
     """Keys that would decide nothing without SLURM."""
     about_slurm = (
         "time_limit", "partition", "account", "qos", "constraint", "gpu_type", "memory", "exclusive", "container",
-        "sbatch", "cpus_per_task", "max_restarts", "signal_lead_s", "gpu_request",
+        "sbatch", "cpus_per_task", "max_restarts", "signal_lead_s", "gpu_request", "exclude_bad_nodes",
     )  # fmt: skip
     plain = Cluster()
     for key in about_slurm:

@@ -8,9 +8,6 @@ from pathlib import Path
 
 from skyframe.launch.cluster import Cluster
 
-TRY_AGAIN = 75
-"""Exit code of a training process that another start may help: a rank stood still, or the run saved itself and left."""
-
 RENDEZVOUS = """\
 # All ranks meet at the first node, under the address by which SLURM itself reaches it: names need not resolve. The
 # search for a free port begins at a place of this job's own (each task of an array has a job id of its own), so that
@@ -26,29 +23,49 @@ echo "$(date '+%F %T') job $SLURM_JOB_ID start ${SLURM_RESTART_COUNT:-0} on $SLU
 """
 
 STEP = """\
+export SKYFRAME_VERDICT={verdict}
+rm -f "$SKYFRAME_VERDICT"
 code=0
 srun --kill-on-bad-exit=1 --cpu-bind=cores --cpus-per-task="$SLURM_CPUS_PER_TASK" --open-mode=append"""
 
 END = """\
+# srun tells the greatest code of all processes; one that ended by its own word has left it, and the nodes it blames.
+bad=""
+if [ -s "$SKYFRAME_VERDICT" ]; then read -r code bad <"$SKYFRAME_VERDICT"; fi
 echo "$(date '+%F %T') job $SLURM_JOB_ID ended with code $code"
 """
 
+EXCLUDE = """\
+# Nodes that the preflight names are left out from now on, by a job in this one's place.
+if [ -n "$bad" ]; then
+    tr , "\\n" <<<"$bad" >>{bad_nodes}
+    bad=$(sort -u {bad_nodes} | paste -sd,)
+    next=$(sbatch --parsable --exclude="$bad" --dependency="afterany:$SLURM_JOB_ID" {script}) || exit "$code"
+    echo "$next" >{next_job}
+    echo "job $next goes on in this one's place, without $bad"
+fi
+"""
+
 RESTART = """\
-# A process that says so ({try_again}) or was killed (128 and more) is worth another start, unless it keeps dying at the
-# same checkpoint; a wrong input or a program error would only come again. SLURM itself starts a job anew whose node
-# died, and the run asks for it at the time limit.
-if [ "$code" -eq {try_again} ] || [ "$code" -ge 128 ]; then
-    at=$(cat {latest} 2>/dev/null || echo none)
-    echo "$at" >>{crashes}
-    count=$(grep -cxF "$at" {crashes})
+# 0: done. 2: wrong input, 130: interrupted, both would only come again. 75: the run saved itself and left, or a process
+# stood still. 128 and more: killed. Any other error may pass in a run that has worked before, that is, has saved once.
+# What keeps ending at one checkpoint ends for good. SLURM itself starts a job again that was preempted or lost a node.
+at=$(cat {latest} 2>/dev/null || echo none)
+if [[ ! $code =~ ^(0|2|130)$ && ($code -eq 75 || $code -ge 128 || $at != none) ]]; then
+    echo "$at" >>{ends}
+    count=$(grep -cxF "$at" {ends})
     if [ "$count" -le {max_restarts} ]; then
-        echo "restart $count of {max_restarts} from checkpoint $at"
+        echo "queued again from checkpoint $at ($count of {max_restarts} from there)"
         scontrol requeue "$SLURM_JOB_ID"
         sleep 60 # until SLURM ends this script
     fi
-    echo "not started again: {max_restarts} restarts from checkpoint $at did not help"
+    echo "not queued again: {max_restarts} restarts from checkpoint $at did not help"
 fi
 """
+
+
+SCRIPT, NEXT = "script.sh", "next_job"
+"""Files of a launch: what was submitted, and the job that a job has put in its own place."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +103,7 @@ def render(job: Job, cluster: Cluster) -> str:
         RENDEZVOUS,
         *_scratch(cluster),
         _step(job, cluster, " ".join(command)),
-        END + (_restart(job, cluster) if cluster.max_restarts else "") + 'exit "$code"\n',
+        _end(job, cluster),
     ]
     return "\n".join(parts)
 
@@ -147,7 +164,8 @@ def _scratch(cluster: Cluster) -> list[str]:
 
 def _step(job: Job, cluster: Cluster, command: str) -> str:
     """One process per GPU, with its cores; if one dies the others are ended. Each has a log of its own."""
-    words = [STEP, f"--output={_quoted(logs(job.run))}/%j_rank%t.log", *_contained(job, cluster)]
+    start = STEP.format(verdict=_quoted(logs(job.run)) + '/"$SLURM_JOB_ID"_verdict')
+    words = [start, f"--output={_quoted(logs(job.run))}/%j_rank%t.log", *_contained(job, cluster)]
     return " \\\n    ".join([*words, f"{_python(job, cluster)} {command} || code=$?\n"])
 
 
@@ -173,13 +191,17 @@ def _python(job: Job, cluster: Cluster) -> str:
     return "python" if cluster.venv or cluster.container else _quoted(Path(job.python))
 
 
-def _restart(job: Job, cluster: Cluster) -> str:
-    return RESTART.format(
-        try_again=TRY_AGAIN,
-        latest=_quoted(job.run / "checkpoints" / "LATEST"),
-        crashes=_quoted(logs(job.run)) + '/"$SLURM_JOB_ID"_crashes.txt',
-        max_restarts=cluster.max_restarts,
-    )
+def _end(job: Job, cluster: Cluster) -> str:
+    """What follows the processes: how they ended, and whether the job is started again."""
+    folder, parts = job.recipe.parent, [END]
+    if cluster.exclude_bad_nodes:
+        places = {"bad_nodes": logs(job.run) / "bad_nodes.txt", "script": folder / SCRIPT, "next_job": folder / NEXT}
+        parts.append(EXCLUDE.format(**{name: _quoted(path) for name, path in places.items()}))
+    if cluster.max_restarts:
+        ends = _quoted(logs(job.run)) + '/"$SLURM_JOB_ID"_ends.txt'
+        latest = _quoted(job.run / "checkpoints" / "LATEST")
+        parts.append(RESTART.format(latest=latest, ends=ends, max_restarts=cluster.max_restarts))
+    return "".join([*parts, 'exit "$code"\n'])
 
 
 def _quoted(path: Path) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skyframe.launch.script import logs
+from skyframe.launch.script import NEXT, logs
 from skyframe.spec import InputError, load_yaml
 
 RECORD = "record.json"
@@ -23,7 +23,6 @@ MARK = "skyframe:"
 """Begins the comment of a job of ours; the run's folder follows."""
 
 BAD_NEWS = re.compile(r"(error: |srun: error: |[\w.]+(Error|Exception)\b)")
-START = re.compile(r"^.* job \d+ start \d+ on ", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,12 @@ def queued() -> list[Queued]:
 def launches(run: Path) -> dict[int, dict[str, Any]]:
     """Records of a run's launches by number, the oldest first."""
     found = {int(p.parent.name): p for p in run.glob(f"launch/[0-9]*/{RECORD}")}
-    return {number: json.loads(found[number].read_text()) for number in sorted(found)}
+    records = {number: json.loads(found[number].read_text()) for number in sorted(found)}
+    for number, record in records.items():
+        instead = found[number].with_name(NEXT)
+        if instead.is_file():
+            record["id"] = instead.read_text().strip()
+    return records
 
 
 def started(pid: int) -> str:
@@ -153,7 +157,7 @@ def status(run: Path, queue: list[Queued]) -> Status:
         job, left = str(newest.get("id", "")), ""
     message = queue[0].reason if state == "PENDING" else _message(run, job, state == "ENDED")
     loss, rate = row.get("total"), row.get("samples_per_s")
-    return Status(run, job, state, step, max_steps, loss, rate, _restarts(run, records), left, message)
+    return Status(run, job, state, step, max_steps, loss, rate, _restarts(run), left, message)
 
 
 def log_of(run: Path, rank: int | None) -> Path:
@@ -209,10 +213,10 @@ def _max_steps(run: Path, records: dict[int, Any]) -> int:
     return 0
 
 
-def _restarts(run: Path, records: dict[int, Any]) -> int:
-    """Starts after the first: SLURM's by the lines of the scripts' logs, others by their launches."""
-    starts = sum(len(START.findall(path.read_text(errors="replace"))) for path in logs(run).glob("*_script.log"))
-    return max(0, starts + sum(bool(record["pid"]) for record in records.values()) - 1)
+def _restarts(run: Path) -> int:
+    """Starts after the first, as the run itself counts them."""
+    path = run / "restarts.jsonl"
+    return path.read_bytes().count(b"\n") if path.is_file() else 0
 
 
 def _message(run: Path, job: str, ended: bool) -> str:

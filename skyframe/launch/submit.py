@@ -17,7 +17,7 @@ import skyframe
 from skyframe.config import dump_recipe, load_recipe, recipe_from_tree
 from skyframe.config.recipe import Recipe, same_run
 from skyframe.launch.cluster import Cluster, load_cluster
-from skyframe.launch.script import Job, logs, render
+from skyframe.launch.script import SCRIPT, Job, logs, render
 from skyframe.launch.status import RECORD, alive, jobs_of, last_row, launches, started
 from skyframe.spec import InputError, load_yaml
 
@@ -96,9 +96,9 @@ def launch(plan: Plan) -> Launched:
     folder.mkdir(parents=True)
     try:
         (folder / "recipe.yaml").write_text(dump_recipe(plan.recipe))
-        (folder / "script.sh").write_text(plan.script)
+        script = folder / SCRIPT
+        script.write_text(plan.script)
         state = _git_state(folder)
-        script = folder / "script.sh"
         done = _sbatch(script, plan.job) if program == "sbatch" else _start(script, plan.job)
     except BaseException:
         for place in (folder, *reversed(new)):

@@ -19,6 +19,7 @@ from skyframe.config.skysense import SkySenseRecipe
 from skyframe.spec import InputError
 from skyframe.train.meeting import PREFIX, Meeting, Place, place_of
 from skyframe.train.node_facts import Facts, facts_of, misfits, within
+from skyframe.train.verdict import BadNodes
 
 LIMIT_S = 25.0
 """For all of it."""
@@ -60,9 +61,14 @@ def check_nodes(recipe: SkySenseRecipe | None, place: Place, limit_s: float = LI
     begun = time.monotonic()
     mine = facts_of(recipe, place.rank, place.local, 0.4 * limit_s)
     if place.world == 1:
-        _refuse(misfits([mine], {}))
+        _refuse(misfits([mine], {}), [mine])
         return Found([mine])
-    meet = Meeting(place, begun, limit_s)
+    try:
+        meet = Meeting(place, begun, limit_s)
+    except InputError:
+        if place.rank:
+            time.sleep(2 * HEARD_S)  # as below
+        raise
     meet.put("facts", asdict(mine))
     if place.rank == 0:
         try:
@@ -105,17 +111,23 @@ def summary(found: Found) -> str:
 def _lead(meet: Meeting) -> Found:
     said, late = meet.all_of("facts", meet.left(0.7))
     if late:
-        raise InputError(
-            f"{_named(late)}: no word at {meet.place.address}:{meet.place.port} within {meet.spent():.0f} s, expected "
-            f"all {meet.place.world} ranks; its process does not run, or the port is blocked between the nodes"
+        nodes, of = _named(late)
+        who = f"node {', '.join(nodes)}" if nodes else f"rank {', '.join(map(str, late))}"
+        sentence = (
+            f"{who}: no word at {meet.place.address}:{meet.place.port} within {meet.spent():.0f} s, expected all "
+            f"{meet.place.world} ranks; its process does not run, or the port is blocked between the nodes"
         )
+        raise _bad(sentence, nodes, of) if nodes else InputError(sentence)
     ranks = [Facts(**said[r]) for r in range(meet.place.world)]
     meet.put("clock", time.time())
     meet.put("skew", 0.0)
     skews, late = meet.all_of("skew", meet.left(0.8))
-    _refuse(misfits(ranks, skews))
+    _refuse(misfits(ranks, skews), ranks)
+    of = len({f.node for f in ranks})
     if late:
-        raise InputError(f"{_nodes(ranks, late)}: fell silent after the first word, expected an answer; look at it")
+        nodes = _nodes(ranks, late)
+        silent = f"node {', '.join(nodes)}: fell silent after the first word, expected an answer; look at it"
+        raise _bad(silent, nodes, of)
     meet.put("verdict", "")
     times, why = _time_collectives(meet)
     meet.put("network", [why, meet.spent()])
@@ -124,11 +136,13 @@ def _lead(meet: Meeting) -> Found:
     if when or late:
         lost = late or [r for r in when if when[r] < min(when.values()) + 1.0]  # others failed as they waited for these
         reason = "no answer" if late else failed[lost[0]][0]
-        raise InputError(
-            f"{_nodes(ranks, lost)}: no all-reduce with the others, expected one within {meet.limit_s:.0f} s "
+        nodes = _nodes(ranks, lost)
+        sentence = (
+            f"node {', '.join(nodes)}: no all-reduce with the others, expected one within {meet.limit_s:.0f} s "
             f"({reason}); let the nodes' ports above 1024 through, or name the interface in "
             "GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME"
         )
+        raise _bad(sentence, nodes, of)
     meet.put("end", "")
     return Found(ranks, skews, times, meet.store)
 
@@ -175,22 +189,28 @@ def _time_collectives(meet: Meeting) -> tuple[dict[int, float], str]:
     return times, within(run, limit_s)
 
 
-def _refuse(wrong: list[tuple[str, str]]) -> None:
+def _refuse(wrong: list[tuple[str, str]], ranks: list[Facts]) -> None:
     if wrong:
-        raise InputError("; ".join(f"node {node}: {sentence}" for node, sentence in wrong))
+        sentence = "; ".join(f"node {node}: {reason}" for node, reason in wrong)
+        raise _bad(sentence, [node for node, _ in wrong], len({f.node for f in ranks}))
 
 
-def _nodes(ranks: list[Facts], which: list[int]) -> str:
-    return f"node {', '.join(dict.fromkeys(ranks[r].node for r in which))}"
+def _bad(sentence: str, nodes: list[str], of: int) -> InputError:
+    """Nodes to go on without, unless most are named: then the fault is where they are looked at from."""
+    return BadNodes(sentence, nodes) if 2 * len(nodes) <= of else InputError(sentence)
 
 
-def _named(late: list[int]) -> str:
-    """Ranks that never came, by the nodes that SLURM put them on."""
+def _nodes(ranks: list[Facts], which: list[int]) -> list[str]:
+    return list(dict.fromkeys(ranks[r].node for r in which))
+
+
+def _named(late: list[int]) -> tuple[list[str], int]:
+    """The nodes that SLURM put ranks on which never came, and how many it gave; none where it cannot be asked."""
     nodes = os.environ.get("SLURM_JOB_NODELIST", "")
     per_node = os.environ.get("SLURM_NTASKS_PER_NODE", "")
     if nodes and per_node.isdecimal() and shutil.which("scontrol"):
         asked = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, timeout=5)
         names = asked.stdout.split()
         if names and max(late) // int(per_node) < len(names):
-            return f"node {', '.join(dict.fromkeys(names[r // int(per_node)] for r in late))}"
-    return f"rank {', '.join(map(str, late))}"
+            return list(dict.fromkeys(names[r // int(per_node)] for r in late)), len(names)
+    return [], 0

@@ -1,15 +1,13 @@
-"""How often a run was started again, from where and why: `restarts.jsonl`, a line each; and when it may not be."""
+"""How often a run was started again, from where and why: `restarts.jsonl`, a line each."""
 
 from __future__ import annotations
 
 import json
 import os
 from datetime import UTC, datetime
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from skyframe.spec import InputError
 from skyframe.train.signals import job_id, node_name
 
 FILE = "restarts.jsonl"
@@ -24,27 +22,16 @@ def note_left(run: Path, why: str, step: int) -> None:
     (run / LEFT).write_text(json.dumps({"at": _now(), "why": why, "step": step}) + "\n")
 
 
-def note_restart(run: Path, step: int, most: int) -> None:
+def note_restart(run: Path, step: int) -> None:
     """Count one more start of a run that had begun before; rank 0 calls it.
 
     Args:
         run: its folder.
         step: of the newest checkpoint, 0 where there is none.
-        most: starts in a row of the same job from the same step.
-
-    Raises:
-        InputError: there were as many, so one more would end like them.
     """
-    restarts, job, left = read_restarts(run), job_id(), run / LEFT
+    left = run / LEFT
     why = json.loads(left.read_text())["why"] if left.is_file() else UNKNOWN
-    vain = len(list(takewhile(lambda line: (line["step"], line["job"]) == (step, job), reversed(restarts))))
-    if vain >= most:
-        raise InputError(
-            f"{run}: started again {vain} times in a row from step {step} (train.survival.max_restarts={most}) "
-            f"without a newer checkpoint, expected it to come further; the last time it had {why}: look at "
-            f"its log, save more often (train.checkpoint_every), and remove {FILE} to try again"
-        )
-    line = {"at": _now(), "why": why, "step": step, "job": job, "host": node_name()}
+    line = {"at": _now(), "why": why, "step": step, "job": job_id(), "host": node_name()}
     with (run / FILE).open("a") as file:
         file.write(json.dumps(line) + "\n")
         file.flush()

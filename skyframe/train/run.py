@@ -25,10 +25,10 @@ from skyframe.spec import InputError, load_yaml
 from skyframe.train.checkpoint import Checkpoints, latest
 from skyframe.train.deepspeed_config import keep_config
 from skyframe.train.guards import Guards, evidence
+from skyframe.train.leave import Leave
 from skyframe.train.module import PretrainModule
 from skyframe.train.preflight import nodes_checked
 from skyframe.train.progress import ProgressLog, read_metrics
-from skyframe.train.requeue import Requeue
 from skyframe.train.restarts import note_restart
 from skyframe.train.rollback import Rollback
 from skyframe.train.signals import Told, listening
@@ -51,8 +51,8 @@ def pretrain(recipe: SkySenseRecipe, resume: str = "no", show: bool = True) -> P
         The run folder: recipe.yaml, environment.json, metrics.jsonl, tensorboard/, checkpoints/.
 
     Raises:
-        InputError: the folder holds another recipe's run, data do not fit the recipe, a guard ends the run, a GPU has
-            too little memory, or the run was started again too often without coming further.
+        InputError: the folder holds another recipe's run, data do not fit the recipe, a guard ends the run, or a GPU
+            has too little memory.
         Left: a signal told the run to make room; it is saved.
     """
     run, train = Path(recipe.train.run_dir) / recipe.name, recipe.train
@@ -69,7 +69,7 @@ def pretrain(recipe: SkySenseRecipe, resume: str = "no", show: bool = True) -> P
 def _train(recipe: SkySenseRecipe, run: Path, checkpoint: Path | None, show: bool, told: Told) -> None:
     train = recipe.train
     if dist.is_leader() and (run / "recipe.yaml").is_file():
-        note_restart(run, _step(checkpoint), train.survival.max_restarts)
+        note_restart(run, _step(checkpoint))
     if train.threads or train.devices > 1:
         torch.set_num_threads(train.threads or max(1, (os.cpu_count() or 1) // train.devices))
     datamodule = CubeDataModule(recipe)
@@ -126,7 +126,7 @@ def _trainer(recipe: SkySenseRecipe, run: Path, show: bool, told: Told, num_para
             Trends(train.guards),
             Rollback(run, train.guards.max_rollbacks),
             Checkpoints(run / "checkpoints", train),
-            Requeue(run, told),
+            Leave(run, told),
         ],
     )
 

@@ -6,10 +6,8 @@ Torch-free, so that a run listens before its heavy imports.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,25 +16,9 @@ from types import FrameType
 EXIT = 75
 """Exit code of a run that stopped where it may go on: the operating system's word for "try again"."""
 
-LEAVE, MAKE_ROOM = 1, 2
-"""What a run was told: to end (SIGTERM: who sends it starts the job again, or wants it gone), or to queue again."""
-
-PATIENCE_S = 30.0
-"""For an answer of SLURM's controller."""
-
 
 class Left(Exception):
     """The run was saved and ended before its last step, as a signal said; the message tells a user what now."""
-
-    def __init__(self, sentence: str, code: int) -> None:
-        """Say what was saved, and the exit code of the process.
-
-        Args:
-            sentence: for the user.
-            code: 0 where SLURM starts the job again, EXIT where somebody else must.
-        """
-        super().__init__(sentence)
-        self.code = code
 
 
 class Told:
@@ -49,14 +31,14 @@ class Told:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self.word = 0  # 0 nothing, LEAVE, or MAKE_ROOM
+        self.number = 0  # of the signal that came, 0 = none
         self.ignored_term = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Set the mark."""
         is_term = number == signal.SIGTERM
         if os.getpid() == self.pid:
-            self.word = max(self.word, LEAVE if is_term else MAKE_ROOM)
+            self.number = number
         elif is_term and self.ignored_term:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
@@ -100,36 +82,5 @@ def node_name() -> str:
 
 
 def job_id() -> str | None:
-    """This job as `scontrol` wants it named, None outside of SLURM.
-
-    The number alone would be the whole array where an element has the array's own number.
-    """
-    array, element = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-    return f"{array}_{element}" if array and element else os.environ.get("SLURM_JOB_ID")
-
-
-def cannot_requeue() -> str:
-    """Why this process could not put its SLURM job back into the queue; empty where it can, or outside of SLURM."""
-    if job_id() is None or shutil.which("scontrol"):
-        return ""
-    return (
-        "scontrol is not on PATH here, expected SLURM's command (a container must have it mounted), so the run cannot "
-        f"put its own job back into the queue: it will save and end with code {EXIT}, for the batch script to do it"
-    )
-
-
-def requeue(job: str) -> str:
-    """Put a job back into the queue; SLURM ends its processes then.
-
-    Returns:
-        Why it was not possible, empty where it was.
-    """
-    try:
-        done = subprocess.run(
-            ["scontrol", "requeue", job], capture_output=True, text=True, check=False, timeout=PATIENCE_S
-        )
-    except FileNotFoundError:
-        return cannot_requeue()
-    except subprocess.TimeoutExpired:
-        return f"scontrol requeue {job}: no answer within {PATIENCE_S:.0f} s"
-    return "" if done.returncode == 0 else f"scontrol requeue {job}: {' '.join(done.stderr.split())}"
+    """This job as SLURM numbers it, each element of an array by a number of its own; None outside of SLURM."""
+    return os.environ.get("SLURM_JOB_ID")

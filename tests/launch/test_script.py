@@ -26,7 +26,13 @@ def test_the_script_of_this_machine_is_the_one_written_down():
 def test_the_script_by_hand_meets_in_the_same_way():
     text = (ROOT / "launch" / "pretrain.sbatch").read_text()
     assert RENDEZVOUS in text
-    for word in ("--signal=USR2@", "--requeue", "--open-mode=append", "--kill-on-bad-exit=1", "--ntasks-per-node="):
+    for word in (
+        "--signal=USR2@",
+        "--requeue",
+        "--open-mode=append",
+        "--kill-on-bad-exit=1",
+        "--ntasks-per-node=",
+    ):
         assert word in text
 
 
@@ -59,6 +65,8 @@ def test_options_appear_where_they_are_given():
     assert {"#SBATCH --gres=gpu:h100:4", "#SBATCH --dependency=afterok:12", "#SBATCH --nice"} <= set(lines)
     assert "#SBATCH --ntasks-per-node=4" in lines
     assert "scontrol requeue" not in render(JOB, Cluster(time_limit="01:00:00", max_restarts=0))
+    assert "--exclude=" not in plain
+    assert '--exclude="$bad"' in render(JOB, Cluster(time_limit="01:00:00", exclude_bad_nodes=True))
 
 
 @pytest.mark.parametrize("name", ["template", "example_a100", "example_h100_pyxis"])

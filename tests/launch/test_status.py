@@ -24,6 +24,7 @@ def run(tmp_path: Path) -> Path:
     rows = [{"step": 2, "total": 9.5, "samples_per_s": 3.0}, {"step": 4, "total": 8.25, "samples_per_s": 3.5}]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 6, "tot')
     (folder / "slurm/7_script.log").write_text("".join(START.format(i) for i in range(3)))
+    (folder / "restarts.jsonl").write_text('{"step": 2}\n{"step": 4}\n')
     (folder / "slurm/7_rank0.log").write_text("one\ntwo\n")
     return folder
 

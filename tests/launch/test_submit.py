@@ -100,24 +100,6 @@ def test_a_waiting_job_is_listed_and_cancelled_for_good(cluster, earth: Path, tm
 
 
 @pytest.mark.xdist_group("slurm")
-def test_a_killed_process_is_started_again_until_it_does_not_help(cluster, earth: Path, tmp_path: Path):
-    dying = tmp_path / "dying"  # in the interpreter's place: it gets no further than a kill
-    dying.write_text("#!/bin/bash\nkill -9 $$\n")
-    dying.chmod(0o755)
-    mini = cluster_file(tmp_path, f"{MINI}max_restarts: 1\npython: {dying}\n")
-    skyframe(tmp_path, cluster.env, "launch", "skysense_demo", "--cluster", mini, *nano(earth))
-    run = tmp_path / "runs/nano"
-    job = str(launches(run)[1]["id"])
-    cluster.release(job)
-    assert cluster.wait(job, timeout_s=60) == "FAILED"
-    text = (run / f"slurm/{job}_script.log").read_text()
-    assert "start 0 on" in text and "start 1 on" in text and "start 2 on" not in text
-    assert "restart 1 of 1 from checkpoint none" in text and "1 restarts from checkpoint none did not help" in text
-    entry = status(run, [])
-    assert (entry.state, entry.restarts, entry.job) == ("ENDED", 1, job) and "error" in entry.message
-
-
-@pytest.mark.xdist_group("slurm")
 def test_what_slurm_refuses_leaves_nothing(cluster, earth: Path, tmp_path: Path):
     mini = cluster_file(tmp_path, MINI + "partition: nowhere\n")
     words = ("launch", "skysense_demo", "--cluster", mini, *nano(earth))

@@ -41,24 +41,29 @@ echo "$(date '+%F %T') job $SLURM_JOB_ID start ${SLURM_RESTART_COUNT:-0} on $SLU
 export TMPDIR="/local/$USER/$SLURM_JOB_ID"
 srun --ntasks="$SLURM_NNODES" --ntasks-per-node=1 mkdir -p "$TMPDIR"
 
+export SKYFRAME_VERDICT=/data/runs/nano/slurm/"$SLURM_JOB_ID"_verdict
+rm -f "$SKYFRAME_VERDICT"
 code=0
 srun --kill-on-bad-exit=1 --cpu-bind=cores --cpus-per-task="$SLURM_CPUS_PER_TASK" --open-mode=append \
     --output=/data/runs/nano/slurm/%j_rank%t.log \
     python -m skyframe pretrain /data/runs/nano/launch/1/recipe.yaml resume=auto || code=$?
 
+# srun tells the greatest code of all processes; one that ended by its own word has left it, and the nodes it blames.
+bad=""
+if [ -s "$SKYFRAME_VERDICT" ]; then read -r code bad <"$SKYFRAME_VERDICT"; fi
 echo "$(date '+%F %T') job $SLURM_JOB_ID ended with code $code"
-# A process that says so (75) or was killed (128 and more) is worth another start, unless it keeps dying at the
-# same checkpoint; a wrong input or a program error would only come again. SLURM itself starts a job anew whose node
-# died, and the run asks for it at the time limit.
-if [ "$code" -eq 75 ] || [ "$code" -ge 128 ]; then
-    at=$(cat /data/runs/nano/checkpoints/LATEST 2>/dev/null || echo none)
-    echo "$at" >>/data/runs/nano/slurm/"$SLURM_JOB_ID"_crashes.txt
-    count=$(grep -cxF "$at" /data/runs/nano/slurm/"$SLURM_JOB_ID"_crashes.txt)
+# 0: done. 2: wrong input, 130: interrupted, both would only come again. 75: the run saved itself and left, or a process
+# stood still. 128 and more: killed. Any other error may pass in a run that has worked before, that is, has saved once.
+# What keeps ending at one checkpoint ends for good. SLURM itself starts a job again that was preempted or lost a node.
+at=$(cat /data/runs/nano/checkpoints/LATEST 2>/dev/null || echo none)
+if [[ ! $code =~ ^(0|2|130)$ && ($code -eq 75 || $code -ge 128 || $at != none) ]]; then
+    echo "$at" >>/data/runs/nano/slurm/"$SLURM_JOB_ID"_ends.txt
+    count=$(grep -cxF "$at" /data/runs/nano/slurm/"$SLURM_JOB_ID"_ends.txt)
     if [ "$count" -le 3 ]; then
-        echo "restart $count of 3 from checkpoint $at"
+        echo "queued again from checkpoint $at ($count of 3 from there)"
         scontrol requeue "$SLURM_JOB_ID"
         sleep 60 # until SLURM ends this script
     fi
-    echo "not started again: 3 restarts from checkpoint $at did not help"
+    echo "not queued again: 3 restarts from checkpoint $at did not help"
 fi
 exit "$code"

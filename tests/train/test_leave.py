@@ -1,6 +1,7 @@
 """A run that is told to make room saves, leaves, and goes on as if nothing had been."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,16 +13,23 @@ import pytorch_lightning as pl
 
 from skyframe.spec import InputError
 from skyframe.train.checkpoint import latest
+from skyframe.train.leave import Leave
 from skyframe.train.progress import read_metrics
-from skyframe.train.requeue import Requeue
 from skyframe.train.restarts import UNKNOWN, note_left, note_restart, read_restarts
 from skyframe.train.run import pretrain
-from skyframe.train.signals import EXIT, LEAVE, MAKE_ROOM, Left, Told, cannot_requeue, job_id, listening, requeue
+from skyframe.train.signals import EXIT, Left, Told, listening
+from skyframe.train.verdict import PLACE, BadNodes, leave_verdict
 from tests.system.batches import nano_recipe
 from tests.train.runs import assert_equal, finish, overrides, start, weights
 
 SPARSE = ["train.checkpoint_every=100", "train.max_steps=12", "data.workers=1", "views.drop_frames=0.3"]
 """No save is due but the last, so whatever is kept before was asked for by a signal."""
+
+TWO_RANKS_STEPS = 30
+TWO_RANKS = [
+    f"train.max_steps={TWO_RANKS_STEPS}", "train.checkpoint_every=1000", "views.drop_frames=0.3", "train.strategy=ddp",
+    "train.accelerator=cpu", "train.threads=1",
+]  # fmt: skip
 
 
 def until(run: Path, step: int, process: subprocess.Popen | None = None, timeout_s: float = 120) -> None:
@@ -50,17 +58,16 @@ def whole(earth, tmp_path_factory) -> Path:
     return pretrain(nano_recipe(*overrides(earth, tmp_path_factory.mktemp("runs"), "whole", *SPARSE)), show=False)
 
 
-def test_a_signal_is_a_mark_that_the_stronger_word_keeps():
+def test_a_signal_is_a_mark():
     with listening("SIGUSR2") as told:
-        assert told.word == 0
+        assert told.number == 0
         with listening("SIGUSR2") as inner:
             assert inner is told
         told.hold_term()
         os.kill(os.getpid(), signal.SIGTERM)
-        assert told.word == LEAVE
+        assert told.number == signal.SIGTERM
         os.kill(os.getpid(), signal.SIGUSR2)
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert told.word == MAKE_ROOM
+        assert told.number == signal.SIGUSR2
     assert signal.getsignal(signal.SIGUSR2) == signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
@@ -78,42 +85,30 @@ def test_a_reader_process_ignores_what_is_meant_for_the_run_but_ends_by_its_pare
         assert os.waitpid(child, os.WNOHANG) == (0, 0)
         os.kill(child, signal.SIGTERM)
         assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGTERM
-        assert told.word == 0
+        assert told.number == 0
 
 
-def test_a_job_is_named_by_its_element_and_what_scontrol_says_is_told(monkeypatch, tmp_path):
-    for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
-        monkeypatch.delenv(name, raising=False)
-    assert job_id() is None and cannot_requeue() == ""
-    monkeypatch.setenv("SLURM_JOB_ID", "17")
-    assert job_id() == "17"
-    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "17")
-    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
-    assert job_id() == "17_3"
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert cannot_requeue().startswith("scontrol is not on PATH here, expected SLURM's command")
-    assert requeue("17_3") == cannot_requeue() != ""
+def test_the_first_word_of_a_process_counts_unless_a_later_one_names_nodes(monkeypatch, tmp_path):
+    leave_verdict(2)  # no script waits for it
+    monkeypatch.setenv(PLACE, str(tmp_path / "verdict"))
+    leave_verdict(75)
+    leave_verdict(2)
+    assert (tmp_path / "verdict").read_text() == "75 \n"
+    leave_verdict(2, BadNodes("node n2, n7: off", ["n2", "n7"]))
+    leave_verdict(2, InputError("port 1 of n1: does not answer"))
+    assert (tmp_path / "verdict").read_text() == "2 n2,n7\n"
 
 
-def test_restarts_are_counted_and_too_many_in_vain_are_refused(monkeypatch, tmp_path):
+def test_restarts_are_kept_with_their_reasons(monkeypatch, tmp_path):
     monkeypatch.setenv("SLURM_JOB_ID", "5")
-    note_left(tmp_path, "been told to make room", 40)
-    note_restart(tmp_path, 40, 2)
-    note_restart(tmp_path, 60, 2)
-    note_restart(tmp_path, 60, 2)
-    lines = read_restarts(tmp_path)
-    assert [(line["step"], line["job"], line["why"]) for line in lines] == [
-        (40, "5", "been told to make room"), (60, "5", UNKNOWN), (60, "5", UNKNOWN)
-    ]  # fmt: skip
-    with pytest.raises(InputError, match=r"started again 2 times in a row from step 60 \(train.survival.max_restarts"):
-        note_restart(tmp_path, 60, 2)
-    note_restart(tmp_path, 61, 2)
-    monkeypatch.setenv("SLURM_JOB_ID", "6")
-    note_restart(tmp_path, 61, 1)  # submitted anew, by somebody who looked at it
-    assert len(read_restarts(tmp_path)) == 5
+    note_left(tmp_path, "told to leave by SIGUSR2", 40)
+    note_restart(tmp_path, 40)
+    note_restart(tmp_path, 60)
+    kept = [(40, "5", "told to leave by SIGUSR2"), (60, "5", UNKNOWN)]
+    assert [(line["step"], line["job"], line["why"]) for line in read_restarts(tmp_path)] == kept
     with (tmp_path / "restarts.jsonl").open("a") as file:
         file.write('{"at": "2026')
-    assert len(read_restarts(tmp_path)) == 5
+    assert len(read_restarts(tmp_path)) == 2
 
 
 def test_a_run_alone_saves_where_none_is_due_and_goes_on_bit_equal(earth, tmp_path, whole):
@@ -132,13 +127,13 @@ def test_a_run_alone_saves_where_none_is_due_and_goes_on_bit_equal(earth, tmp_pa
     assert again.returncode == EXIT and saved_at(run) > step
     finish(start(earth, tmp_path, "told", *SPARSE, "resume=auto"))
     assert_same_run(whole, run)
-    assert [line["why"] for line in read_restarts(run)] == ["been told to make room", "been told to end (SIGTERM)"]
+    assert [line["why"] for line in read_restarts(run)] == ["told to leave by SIGUSR2", "told to leave by SIGTERM"]
     assert next(line["step"] for line in read_restarts(run)) == step and not (run / "left.json").exists()
 
 
 def test_lightnings_handlers_are_not_there_and_a_caller_gets_an_exception(earth, tmp_path, monkeypatch):
     seen = []
-    look = Requeue.on_train_batch_end
+    look = Leave.on_train_batch_end
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         seen.append((type(signal.getsignal(signal.SIGTERM)), type(signal.getsignal(signal.SIGUSR1))))
@@ -146,10 +141,10 @@ def test_lightnings_handlers_are_not_there_and_a_caller_gets_an_exception(earth,
             os.kill(os.getpid(), signal.SIGTERM)
         look(self, trainer, module, outputs, batch, batch_idx)
 
-    monkeypatch.setattr(Requeue, "on_train_batch_end", on_train_batch_end)
-    with pytest.raises(Left, match=r"^saved at step 2, add resume=auto to go on from there$") as left:
+    monkeypatch.setattr(Leave, "on_train_batch_end", on_train_batch_end)
+    with pytest.raises(Left, match=r"^saved at step 2, add resume=auto to go on from there$"):
         pretrain(nano_recipe(*overrides(earth, tmp_path, "r", "train.micro_steps=2")), show=False)
-    assert left.value.code == 75 and saved_at(tmp_path / "r") == 2
+    assert saved_at(tmp_path / "r") == 2
     assert [handler for handler, _ in seen] == [Told] * 4 and seen[0][1] is not Told
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
@@ -164,3 +159,39 @@ def test_a_finished_run_is_never_trained_again(earth, whole, monkeypatch, capsys
     done = subprocess.run([*command, "resume=auto"], capture_output=True, text=True)
     assert done.returncode == 0 and "is finished" in done.stdout
     assert not [line for line in done.stderr.splitlines() if line.rpartition("|")[2].strip() == "deepspeed"]
+
+
+@pytest.mark.slow
+def test_torchrun_of_two_ranks_leaves_together_when_one_is_told(earth, tmp_path):
+    def torchrun(*more: str) -> subprocess.Popen:
+        words = ["pretrain", "skysense_demo", *overrides(earth, tmp_path, "run", *TWO_RANKS, "train.devices=2"), *more]
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node=2",
+            "-m",
+            "skyframe",
+        ]
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen([*command, *words], env=env, **pipes)
+
+    process, run = torchrun(), tmp_path / "run"
+    until(run, 3, process)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[1]), signal.SIGUSR2)
+    output = process.communicate(timeout=90)[0]
+    assert process.returncode == 1 and re.search(rf"exitcode\s*: {EXIT} ", output), output
+    step = saved_at(run)
+    assert 3 <= step < TWO_RANKS_STEPS and f"saved at step {step}, add resume=auto" in output
+    again = torchrun("resume=auto")
+    until(run, step + 2, again)
+    again.terminate()
+    again.communicate(timeout=90)
+    later = saved_at(run)
+    assert later > step and max(r["step"] for r in read_metrics(run)) == later
+    finish(torchrun("resume=auto"))
+    finish(start(earth, tmp_path, "whole", *TWO_RANKS, "train.devices=2"))
+    assert_same_run(tmp_path / "whole", run)
