@@ -45,8 +45,8 @@ CELLS = [
     *(Cell(f"batch/{b}/seed{s}", partial(batches.batch, b, s)) for s in SEEDS for b in batches.BATCHES),
     Cell("elastic/chain", partial(strategies.elastic, CELLS_OF / "elastic")),
     *(Cell(f"kills/{w}", partial(strategies.killed, CELLS_OF / "kills", w, 0)) for w in strategies.KILLED),
-    Cell("survival/preempted", partial(survival.preempted, CELLS_OF / "survival", "ddp")),
-    Cell("survival/lost_node", partial(survival.lost_node, CELLS_OF / "survival", "zero2")),
+    Cell("survival/equal", partial(survival.equal, CELLS_OF / "survival")),
+    *(Cell(f"survival/{t}", partial(survival.survive, CELLS_OF / "survival", t)) for t in survival.TROUBLES),
 ]  # fmt: skip
 
 

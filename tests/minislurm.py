@@ -115,7 +115,7 @@ class MiniSlurm:
         ):
             assert time.monotonic() < end, f"job {job} does not wait for restart {restarts}: {shown}"
             time.sleep(0.1)
-        time.sleep(1.2)  # a node refuses what was allowed in the second in which it ended the job; SLURM counts in those
+        time.sleep(1.2)  # a node refuses what was allowed in the very second in which it ended the job
         self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
 
     def kill_node(self, node: str) -> None:
