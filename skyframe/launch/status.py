@@ -155,7 +155,7 @@ def status(run: Path, queue: list[Queued]) -> Status:
         done = 0 < max_steps <= step
         state = "RUNNING" if newest and alive(newest) else "FINISHED" if done else "ENDED" if row or newest else "NEW"
         job, left = str(newest.get("id", "")), ""
-    message = queue[0].reason if state == "PENDING" else _message(run, job, state == "ENDED")
+    message = _waiting(run, job, queue[0].reason) if state == "PENDING" else _message(run, job, state == "ENDED")
     loss, rate = row.get("total"), row.get("samples_per_s")
     return Status(run, job, state, step, max_steps, loss, rate, _restarts(run), left, message)
 
@@ -217,6 +217,13 @@ def _restarts(run: Path) -> int:
     """Starts after the first, as the run itself counts them."""
     path = run / "restarts.jsonl"
     return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+
+def _waiting(run: Path, job: str, reason: str) -> str:
+    """Why a job waits, and how its last start ended where it had one."""
+    lines = _tail(logs(run) / f"{job}_script.log")
+    ends = [line for line in lines if line.startswith("queued again") or " ended with code " in line]
+    return f"{reason}: {ends[-1]}" if ends else reason
 
 
 def _message(run: Path, job: str, ended: bool) -> str:

@@ -43,7 +43,11 @@ def test_a_row_of_the_table(run: Path):
     assert (row.restarts, row.left) == (2, "1:02:03") and row.message == "two"
     os.utime(run / "slurm/7_rank0.log", (1, 1))
     assert status(run, [job]).message.endswith("meet at 10.0.0.1:12049")
-    assert status(run, [Queued("7", "PENDING", "1:00", "BeginTime", run)]).message == "BeginTime"
+    waiting = Queued("7", "PENDING", "1:00", "BeginTime", run)
+    assert status(run, [waiting]).message == "BeginTime"
+    with (run / "slurm/7_script.log").open("a") as log:
+        log.write("queued again from checkpoint step_4 (1 of 3 from there)\nslurmstepd: *** JOB 7 CANCELLED ***\n")
+    assert status(run, [waiting]).message == "BeginTime: queued again from checkpoint step_4 (1 of 3 from there)"
     assert status(run, []).state == "ENDED"
 
 
