@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pytest
 
+ACCOUNTANTS = ("slurmdbd", "sacct", "sacctmgr", "mariadbd", "mariadb-install-db")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue")
 SEARCH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
 LIVING = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "STAGE_OUT")
@@ -55,18 +56,39 @@ SchedulerParameters=sched_interval=2,bf_interval=2,sched_min_interval=100000,bat
 ReturnToService=2
 JobRequeue=1
 JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
+{accounting}
 JobCompType=jobcomp/filetxt
 JobCompLoc={root}/log/jobcomp.txt
 SlurmdTimeout=10
 SlurmctldTimeout=10
 InactiveLimit=0
 KillWait=5
-MinJobAge=3600
+MinJobAge={age}
 OverTimeLimit=0
 UnkillableStepTimeout=30
 PropagateResourceLimits=NONE
 GresTypes=gpu
+"""
+
+
+NO_ACCOUNTING = "AccountingStorageType=accounting_storage/none"
+ACCOUNTING = """AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort={port}
+AccountingStoragePass={root}/munge/sock"""
+DATABASE = """
+AuthType=auth/munge
+AuthInfo=socket={root}/munge/sock
+DbdHost={host}
+DbdAddr=127.0.0.1
+DbdPort={port}
+SlurmUser={user}
+PidFile={root}/slurmdbd.pid
+LogFile={root}/log/slurmdbd.log
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={storage}
+StorageUser=root
 """
 
 
@@ -142,21 +164,40 @@ class MiniSlurm:
         return "\n".join(f"{p.name}: {p.read_text()[-1500:]}" for p in sorted((self.root / "log").glob("*.log")))
 
 
-def missing_programs() -> list[str]:
+def missing_programs(accounting: bool = False) -> list[str]:
     """Programs of SLURM and munge that this machine lacks."""
-    return [name for name in PROGRAMS if shutil.which(name, path=SEARCH) is None]
+    return [name for name in PROGRAMS + ACCOUNTANTS * accounting if shutil.which(name, path=SEARCH) is None]
+
+
+def need(accounting: bool = False) -> None:
+    """Skip the test, by name, on a machine without SLURM; where SKYFRAME_CI is set that is a failure."""
+    absent = missing_programs(accounting)
+    if absent:
+        more = " slurmdbd mariadb-server" if accounting else ""
+        packages = f"slurmctld slurmd slurm-client munge{more}"
+        sentence = f"{', '.join(absent)} not found: these tests need `apt install {packages}`"
+        if os.environ.get("SKYFRAME_CI"):
+            pytest.fail(sentence)
+        pytest.skip(sentence)
 
 
 @contextlib.contextmanager
-def mini_slurm(num_nodes: int = 2, cpus: int = 192, memory_mb: int = 8000) -> Iterator[MiniSlurm]:
-    """Start a cluster, wait until its nodes are idle, and end it with all that ran on it."""
+def mini_slurm(
+    num_nodes: int = 2, cpus: int = 192, memory_mb: int = 8000, accounting: bool = False
+) -> Iterator[MiniSlurm]:
+    """Start a cluster, wait until its nodes are idle, and end it with all that ran on it.
+
+    With accounting, `sacct` knows jobs that have left the queue, which they do after two seconds.
+    """
     root = Path(tempfile.mkdtemp(prefix="slurm", dir="/tmp" if os.path.isdir("/tmp") else None))
-    cluster = _describe(root, num_nodes, cpus, memory_mb)
+    cluster = _describe(root, num_nodes, cpus, memory_mb, accounting)
     try:
         munge = [f"--{key}-file={root}/munge/{key}" for key in ("key", "pid", "log", "seed")]
         cluster.daemons["munged"] = _start(
             cluster, "munged", "--foreground", "--force", f"--socket={root}/munge/sock", *munge
         )
+        if accounting:
+            _start_accounting(cluster)
         cluster.daemons["slurmctld"] = _start(cluster, "slurmctld", "-D", "-c")
         for node in cluster.nodes:
             cluster.start_node(node)
@@ -170,17 +211,12 @@ def mini_slurm(num_nodes: int = 2, cpus: int = 192, memory_mb: int = 8000) -> It
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[MiniSlurm]:
     """A cluster of two nodes for the whole session. Tests of one group (`xdist_group("slurm")`) share it."""
-    absent = missing_programs()
-    if absent:
-        sentence = f"{', '.join(absent)} not found: these tests need `apt install slurmctld slurmd slurm-client munge`"
-        if os.environ.get("SKYFRAME_CI"):
-            pytest.fail(sentence)
-        pytest.skip(sentence)
+    need()
     with mini_slurm() as cluster:
         yield cluster
 
 
-def _describe(root: Path, num_nodes: int, cpus: int, memory_mb: int) -> MiniSlurm:
+def _describe(root: Path, num_nodes: int, cpus: int, memory_mb: int, accounting: bool) -> MiniSlurm:
     """Folders, key and configuration of a cluster that is not started yet."""
     names = tuple(f"n{i + 1}" for i in range(num_nodes))
     for folder in ("state", "log", "munge", *(f"spool/{n}" for n in names)):
@@ -189,8 +225,13 @@ def _describe(root: Path, num_nodes: int, cpus: int, memory_mb: int) -> MiniSlur
     (root / "munge" / "key").write_bytes(os.urandom(1024))
     (root / "munge" / "key").chmod(0o600)
     (root / "log" / "jobcomp.txt").touch()
-    host, ports = socket.gethostname().split(".")[0], _free_ports(num_nodes + 1)
-    lines = [CONF.format(host=host, user=getpass.getuser(), root=root, ports=ports)]
+    host, ports = socket.gethostname().split(".")[0], _free_ports(num_nodes + 3)
+    user, storage, port = getpass.getuser(), ports.pop(), ports.pop()
+    books = ACCOUNTING.format(root=root, port=port) if accounting else NO_ACCOUNTING
+    lines = [CONF.format(host=host, user=user, root=root, ports=ports, accounting=books, age=2 if accounting else 3600)]
+    database = root / "slurmdbd.conf"
+    database.write_text(DATABASE.format(root=root, host=host, port=port, user=user, storage=storage))
+    database.chmod(0o600)
     for name, port in zip(names, ports[1:], strict=True):
         lines.append(
             f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory={memory_mb} "
@@ -213,6 +254,27 @@ def _free_ports(count: int) -> list[int]:
         for s in sockets:
             s.bind(("127.0.0.1", 0))
         return [s.getsockname()[1] for s in sockets]
+
+
+def _start_accounting(cluster: MiniSlurm) -> None:
+    """A database of its own, slurmdbd on it, and the cluster's name in it."""
+    storage = (cluster.root / "slurmdbd.conf").read_text().partition("StoragePort=")[2].split()[0]
+    data = f"--datadir={cluster.root}/data"
+    user = f"--user={getpass.getuser()}"
+    make = ("mariadb-install-db", "--no-defaults", data, "--auth-root-authentication-method=normal", user)
+    subprocess.run(make, env=cluster.env, check=True, capture_output=True)
+    where = ("--bind-address=127.0.0.1", f"--port={storage}", f"--socket={cluster.root}/sql", user)
+    cluster.daemons["mariadbd"] = _start(cluster, "mariadbd", "--no-defaults", data, *where)
+    _until(cluster, "mariadb", "--no-defaults", f"--socket={cluster.root}/sql", "-e", "select 1")
+    cluster.daemons["slurmdbd"] = _start(cluster, "slurmdbd", "-D")
+    _until(cluster, "sacctmgr", "-i", "add", "cluster", "mini")
+
+
+def _until(cluster: MiniSlurm, *command: str) -> None:
+    end = time.monotonic() + 30
+    while (done := subprocess.run(command, env=cluster.env, capture_output=True, text=True)).returncode:
+        assert time.monotonic() < end, f"{' '.join(command)}: {done.stdout}{done.stderr}{cluster._words()}"
+        time.sleep(0.1)
 
 
 def _start(cluster: MiniSlurm, *command: str) -> subprocess.Popen:

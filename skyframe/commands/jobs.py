@@ -25,7 +25,7 @@ def jobs(folders: tuple[Path, ...]) -> None:
     """List the runs in FOLDERs (runs/ by default) and those in the queue: state, step, loss, speed, restarts, news.
 
     States are SLURM's while a job is in the queue. Without: RUNNING (processes of this machine), FINISHED (at its last
-    step), ENDED (before it), NEW (nothing logged yet).
+    step), ENDED (before it; where SLURM keeps accounts how: TIMEOUT, NODE_FAIL, ...), NEW (nothing logged yet).
     """
     from rich.console import Console
 

@@ -9,9 +9,10 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from skyframe.launch.script import NEXT, logs
@@ -19,6 +20,7 @@ from skyframe.spec import InputError, load_yaml
 
 RECORD = "record.json"
 TAIL_BYTES = 1 << 16
+PATIENCE_S = 5.0
 MARK = "skyframe:"
 """Begins the comment of a job of ours; the run's folder follows."""
 
@@ -68,6 +70,23 @@ def queued() -> list[Queued]:
     rows = [line.split("|", 4) for line in done.stdout.splitlines()]
     ours = [(job, state, left, why, mark) for job, state, left, why, mark in rows if mark.startswith(MARK)]
     return [Queued(job, state, left, why, Path(mark.removeprefix(MARK))) for job, state, left, why, mark in ours]
+
+
+def accounted(jobs: Iterable[str]) -> dict[str, str]:
+    """How jobs ended that have left the queue, by their ids: TIMEOUT, OUT_OF_MEMORY, NODE_FAIL, CANCELLED, ...
+
+    Empty where SLURM keeps no accounts.
+    """
+    known = [job for job in jobs if job.isdecimal()]
+    if not known or shutil.which("sacct") is None:
+        return {}
+    asked = ("sacct", "--noheader", "--allocations", "--parsable2", f"--jobs={','.join(known)}", "--format=JobID,State")
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=PATIENCE_S)
+    except subprocess.TimeoutExpired:  # it tries for a minute to reach a database that is down
+        return {}
+    rows = [line.split("|") for line in done.stdout.splitlines()] if done.returncode == 0 else []
+    return {job: state.split()[0] for job, state in rows}  # CANCELLED says by whom
 
 
 def launches(run: Path) -> dict[int, dict[str, Any]]:
@@ -135,19 +154,22 @@ def living(run: Path) -> bool:
 
 def statuses(folders: Iterable[Path], queue: list[Queued]) -> list[Status]:
     """How the runs in some folders stand, and all that are in the queue, wherever they lie."""
-    runs = dict.fromkeys([*find_runs(folders), *(entry.run for entry in queue)])
-    return [status(run, [entry for entry in queue if entry.run == run]) for run in runs]
+    runs = {run: launches(run) for run in dict.fromkeys([*find_runs(folders), *(entry.run for entry in queue)])}
+    waiting = {entry.run for entry in queue}
+    ended = accounted(_newest(records).get("id", "") for run, records in runs.items() if run not in waiting)
+    return [status(run, [entry for entry in queue if entry.run == run], ended) for run in runs]
 
 
-def status(run: Path, queue: list[Queued]) -> Status:
+def status(run: Path, queue: list[Queued], ended: Mapping[str, str] = MappingProxyType({})) -> Status:
     """How one run stands.
 
     Args:
         run: its folder.
         queue: its jobs in the queue.
+        ended: how jobs ended, by their ids, as far as SLURM's accounts tell.
     """
     records, row = launches(run), last_row(run)
-    newest = list(records.values())[-1] if records else {}
+    newest = _newest(records)
     step, max_steps = int(row.get("step", 0)), _max_steps(run, records)
     if queue:
         state, job, left = queue[0].state, queue[0].id, queue[0].left
@@ -155,7 +177,9 @@ def status(run: Path, queue: list[Queued]) -> Status:
         done = 0 < max_steps <= step
         state = "RUNNING" if newest and alive(newest) else "FINISHED" if done else "ENDED" if row or newest else "NEW"
         job, left = str(newest.get("id", "")), ""
-    message = _waiting(run, job, queue[0].reason) if state == "PENDING" else _message(run, job, state == "ENDED")
+        state = ended.get(job, state) if state == "ENDED" else state
+    over = not queue and state not in ("RUNNING", "FINISHED")
+    message = _waiting(run, job, queue[0].reason) if state == "PENDING" else _message(run, job, over)
     loss, rate = row.get("total"), row.get("samples_per_s")
     return Status(run, job, state, step, max_steps, loss, rate, _restarts(run), left, message)
 
@@ -203,6 +227,11 @@ def _slurm(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise InputError(f"{' '.join(command)}: refused ({' '.join(done.stderr.split())}); try it by hand")
+
+
+def _newest(records: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """The last launch's record, empty where there is none."""
+    return records[max(records)] if records else {}
 
 
 def _max_steps(run: Path, records: dict[int, Any]) -> int:
