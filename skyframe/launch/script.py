@@ -79,6 +79,7 @@ class Job:
     num_nodes: int
     python: str  # the interpreter that launches
     after: str = ""  # job id that must have ended well before
+    signal: str = "USR2"  # that the run takes for "save and leave"
 
 
 def render(job: Job, cluster: Cluster) -> str:
@@ -129,7 +130,7 @@ def _directives(job: Job, cluster: Cluster) -> list[str]:
     named |= {"qos": cluster.qos, "constraint": cluster.constraint}
     lines += [f"--{option}={_word(value)}" for option, value in named.items() if value]
     lines += ["--exclusive"] if cluster.exclusive else []
-    lines += [f"--signal=USR2@{cluster.signal_lead_s}", "--requeue", "--open-mode=append"]
+    lines += [f"--signal={job.signal}@{cluster.signal_lead_s}", "--requeue", "--open-mode=append"]
     lines += [f"--output={_word(f'{logs(job.run)}/%j_script.log')}"]
     lines += [f"--dependency=afterok:{job.after}", "--kill-on-invalid-dep=yes"] if job.after else []
     return [*lines, *cluster.sbatch]

@@ -72,7 +72,8 @@ def plan_launch(
         raise InputError(f'{run}: holds one of " % ` $ \\, which logs of SLURM cannot; choose another train.run_dir=')
     _check_run(run, loaded)
     folder = run / "launch" / str(1 + max((int(p.name) for p in run.glob("launch/[0-9]*")), default=0))
-    job = Job(loaded.name, folder / "recipe.yaml", run, here, num_nodes, sys.executable, after)
+    signal = loaded.train.survival.signal.removeprefix("SIG")
+    job = Job(loaded.name, folder / "recipe.yaml", run, here, num_nodes, sys.executable, after, signal)
     return Plan(loaded, site, job, render(job, site))
 
 

@@ -66,3 +66,10 @@ def test_an_environment_that_is_not_there_is_refused(tmp_path: Path):
     with pytest.raises(InputError, match="/nowhere/bin/activate is not there"):
         launch(plan)
     assert not (tmp_path / "runs").exists()
+
+
+def test_slurm_sends_the_signal_that_the_run_takes(tmp_path: Path):
+    own = [CUBES, "train.survival.signal=SIGUSR1"]
+    assert (
+        "#SBATCH --signal=USR1@120\n" in plan_launch("skysense_demo", own, cluster_file(tmp_path), here=tmp_path).script
+    )
