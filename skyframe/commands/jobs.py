@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from skyframe.spec import InputError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from skyframe.launch.status import Status
+    from skyframe.launch.status import Queued, Status
 
 POLL_S = 0.5
 LOOK_S = 5.0
@@ -24,12 +25,17 @@ LOOK_S = 5.0
 def jobs(folders: tuple[Path, ...]) -> None:
     """List the runs in FOLDERs (runs/ by default) and those in the queue: state, step, loss, speed, restarts, news.
 
+    An array is one row, its elements are its steps; of an array that is named itself, the elements that failed follow,
+    and the command that does them again.
+
     States are SLURM's while a job is in the queue. Without: RUNNING (processes of this machine), FINISHED (at its last
     step), ENDED (before it), NEW (nothing logged yet).
     """
     from rich.console import Console
 
-    from skyframe.launch.status import queued, statuses
+    from skyframe.launch.array_status import is_array
+    from skyframe.launch.overview import statuses
+    from skyframe.launch.status import queued
 
     for folder in folders:
         if not folder.is_dir():
@@ -44,21 +50,23 @@ def jobs(folders: tuple[Path, ...]) -> None:
         click.echo("no runs here and none in the queue; name their folder: skyframe jobs FOLDER")
         return
     Console().print(_table(rows))
+    for folder in filter(is_array, folders):
+        _show_failed(folder, queue)
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--rank", default=0, show_default=True, help="whose log")
+@click.option("--item", default="", metavar="K", help="of an array: whose log, an element's number or finish")
 @click.option("--script", is_flag=True, help="the log of the job's script: starts, nodes, restarts")
 @click.option("-n", "--lines", default=40, show_default=True, help="lines at its end; 0 = all")
 @click.option("-f", "--follow", is_flag=True, help="go on until the job has ended")
-def logs(run: Path, rank: int, script: bool, lines: int, follow: bool) -> None:
+def logs(run: Path, rank: int, item: str, script: bool, lines: int, follow: bool) -> None:
     """Show the log of a run's newest job; restarts of a job go on in the same file."""
-    from skyframe.launch.status import log_of
-
     if lines < 0 or rank < 0:
         raise InputError(f"logs {run}: --lines {lines} and --rank {rank}, expected 0 or more; give larger ones")
-    path = _wait_for(run, None if script else rank) if follow else log_of(run, None if script else rank)
+    find = _finder(run, rank, item, script)
+    path = _wait_for(run, find) if follow else find()
     text = path.read_text(errors="replace")
     click.echo("".join(text.splitlines(keepends=True)[-lines:]), nl=False)
     if follow:
@@ -74,13 +82,28 @@ def cancel(run: Path) -> None:
     click.echo(f"ended {', '.join(end(run))} of {run}")
 
 
-def _wait_for(run: Path, rank: int | None) -> Path:
+def _finder(run: Path, rank: int, item: str, script: bool) -> Callable[[], Path]:
+    """What finds the log that is meant.
+
+    Raises:
+        InputError: an array without --item, or --item of something else.
+    """
+    from skyframe.launch.array_status import is_array, item_log
+    from skyframe.launch.status import log_of
+
+    if is_array(run) != bool(item):
+        what = "is an array, expected --item K" if is_array(run) else f"is no array, so it has no --item {item}"
+        raise InputError(f"logs {run}: {what}; see `skyframe jobs {run}`")
+    return (lambda: item_log(run, item)) if item else (lambda: log_of(run, None if script else rank))
+
+
+def _wait_for(run: Path, find: Callable[[], Path]) -> Path:
     """A log that is to come, of a job that is still to start."""
-    from skyframe.launch.status import launches, living, log_of
+    from skyframe.launch.status import launches, living
 
     while True:
         try:
-            return log_of(run, rank)
+            return find()
         except InputError:
             if not launches(run) or not living(run.absolute()):
                 raise
@@ -103,6 +126,25 @@ def _follow(run: Path, path: Path, done: int) -> None:
                 goes_on, looked = living(run.absolute()), time.monotonic()
             else:
                 time.sleep(POLL_S)
+
+
+def _show_failed(folder: Path, queue: list[Queued]) -> None:
+    """The elements of an array that failed, and the command that does them again."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from skyframe.launch.array_status import summarise
+
+    found = summarise(folder.absolute(), [entry for entry in queue if entry.run == folder.absolute()])
+    if found.failed:
+        table = Table("failed", "item", "exit code")
+        table.add_column("error", ratio=1, overflow="fold")
+        for element in found.failed:
+            table.add_row(element.key, Text(element.item), element.code, Text(element.sentence))
+        Console().print(table)
+    if found.state == "ENDED":
+        click.echo(f"do what is not done: skyframe launch --again {folder}")
 
 
 def _table(rows: list[Status]) -> Table:

@@ -92,7 +92,7 @@ def alive(record: dict[str, Any]) -> bool:
 
 def last_row(run: Path) -> dict[str, float]:
     """The last whole row of a run's metrics.jsonl, empty where there is none."""
-    for line in reversed(_tail(run / "metrics.jsonl")):
+    for line in reversed(tail(run / "metrics.jsonl")):
         try:
             row = json.loads(line)
         except json.JSONDecodeError:  # cut off, at either end
@@ -102,10 +102,10 @@ def last_row(run: Path) -> dict[str, float]:
 
 
 def find_runs(folders: Iterable[Path]) -> list[Path]:
-    """Runs among folders: the folder itself, or those in it."""
+    """Runs and arrays among folders: the folder itself, or those in it and in its arrays/."""
     found: dict[Path, None] = {}
     for folder in folders:
-        inside = sorted(folder.iterdir()) if folder.is_dir() else []
+        inside = [*sorted(folder.glob("*")), *sorted(folder.glob("arrays/*"))]
         for place in (folder, *inside):
             if (place / "recipe.yaml").is_file() or (place / "launch").is_dir():
                 found[place.absolute()] = None
@@ -127,12 +127,6 @@ def jobs_of(run: Path) -> list[Queued]:
 def living(run: Path) -> bool:
     """Whether anything of a run is in the queue, or runs here."""
     return any(map(alive, launches(run).values())) or bool(jobs_of(run))
-
-
-def statuses(folders: Iterable[Path], queue: list[Queued]) -> list[Status]:
-    """How the runs in some folders stand, and all that are in the queue, wherever they lie."""
-    runs = dict.fromkeys([*find_runs(folders), *(entry.run for entry in queue)])
-    return [status(run, [entry for entry in queue if entry.run == run]) for run in runs]
 
 
 def status(run: Path, queue: list[Queued]) -> Status:
@@ -182,10 +176,11 @@ def cancel(run: Path) -> list[str]:
     """
     run = run.absolute()
     ended = []
-    for entry in jobs_of(run):
-        _slurm("scontrol", "update", f"JobId={entry.id}", "Requeue=0")  # or the run would queue itself again
-        _slurm("scancel", entry.id)
-        ended.append(f"job {entry.id}")
+    for job in dict.fromkeys(entry.id.partition("_[")[0] for entry in jobs_of(run)):
+        if "_" not in job:  # a run would queue itself again; elements of an array do not
+            _slurm("scontrol", "update", f"JobId={job}", "Requeue=0")
+        _slurm("scancel", job)
+        ended.append(f"job {job}")
     for record in launches(run).values():
         if alive(record):
             os.killpg(record["pid"], signal.SIGTERM)
@@ -220,15 +215,15 @@ def _message(run: Path, job: str, ended: bool) -> str:
     script, first = logs(run) / f"{job}_script.log", logs(run) / f"{job}_rank0.log"
     if ended:
         for path in (*sorted(logs(run).glob(f"{job}_rank*.log")), script):
-            bad = [line.strip() for line in _tail(path) if BAD_NEWS.match(line)]
+            bad = [line.strip() for line in tail(path) if BAD_NEWS.match(line)]
             if bad:
                 return bad[-1]
     there = [path for path in (script, first) if path.is_file()]
     newest = max(there, key=lambda path: path.stat().st_mtime_ns, default=script)
-    return next((line.strip() for line in reversed(_tail(newest)) if line.strip()), "")
+    return next((line.strip() for line in reversed(tail(newest)) if line.strip()), "")
 
 
-def _tail(path: Path) -> list[str]:
+def tail(path: Path) -> list[str]:
     """Lines at the end of a file, of which the first may be cut; none where there is no file."""
     if not path.is_file():
         return []

@@ -9,9 +9,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import skyframe
 from skyframe.config import dump_recipe, load_recipe, recipe_from_tree
@@ -82,35 +84,54 @@ def launch(plan: Plan) -> Launched:
     Raises:
         InputError: sbatch is not there or refuses the script, in its own words.
     """
-    program = "sbatch" if plan.cluster.executor == "slurm" else "bash"
+    check_program(plan.cluster, plan.job.name)
+    _check_queue(plan.job)
+    check_places(plan.cluster)
+    folder = plan.job.recipe.parent
+    script = folder / "script.sh"
+    with made(plan.job.run, logs(plan.job.run), folder.parent, folder):
+        (folder / "recipe.yaml").write_text(dump_recipe(plan.recipe))
+        script.write_text(plan.script)
+        if plan.cluster.executor == "slurm":
+            done = sbatch(script, plan.job.folder, plan.job.name)
+        else:
+            done = start(script, plan.job.folder, logs(plan.job.run) / f"local{folder.name}_rank0.log")
+    write_record(done, nodes=plan.job.num_nodes, tasks_per_node=plan.cluster.tasks)
+    return done
+
+
+def check_program(site: Cluster, name: str) -> None:
+    """That this machine has what starts jobs."""
+    program = "sbatch" if site.executor == "slurm" else "bash"
     if shutil.which(program) is None:
         raise InputError(
-            f"{plan.job.name}: {program} is not found on this machine, expected a login node of the cluster; launch "
-            "there, or take `--cluster local`"
+            f"{name}: {program} is not found on this machine, expected a login node of the cluster; launch there, or "
+            "take `--cluster local`"
         )
-    _check_queue(plan.job)
-    _check_places(plan.cluster)
-    run, folder = plan.job.run, plan.job.recipe.parent
-    new = [place for place in (run, folder.parent, logs(run)) if not place.exists()]
-    logs(run).mkdir(parents=True, exist_ok=True)
-    folder.mkdir(parents=True)
+
+
+@contextmanager
+def made(*folders: Path) -> Iterator[None]:
+    """Folders, the outer ones first; the last is new. Those that were not there vanish where what follows fails."""
+    new = [folder for folder in folders[:-1] if not folder.exists()]
+    for folder in (*new, folders[-1]):
+        folder.mkdir(parents=True)
     try:
-        (folder / "recipe.yaml").write_text(dump_recipe(plan.recipe))
-        (folder / "script.sh").write_text(plan.script)
-        state = _git_state(folder)
-        script = folder / "script.sh"
-        done = _sbatch(script, plan.job) if program == "sbatch" else _start(script, plan.job)
+        yield
     except BaseException:
-        for place in (folder, *reversed(new)):
-            shutil.rmtree(place, ignore_errors=True)
+        for folder in (folders[-1], *reversed(new)):
+            shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def write_record(done: Launched, **more: Any) -> None:
+    """Keep beside the script what was started, when, where and from which code."""
     record = {
         "id": done.id, "pid": done.pid, "started": started(done.pid) if done.pid else "", "host": socket.gethostname(),
-        "when": time.strftime("%Y-%m-%d %H:%M:%S"), "nodes": plan.job.num_nodes, "tasks_per_node": plan.cluster.tasks,
-        "skyframe": skyframe.__version__, **state,
+        "when": time.strftime("%Y-%m-%d %H:%M:%S"), **more, "skyframe": skyframe.__version__,
+        **_git_state(done.folder),
     }  # fmt: skip
-    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")
-    return done
+    (done.folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")
 
 
 OWN_KEYS = {"train.num_nodes": "--nodes", "train.devices": "the cluster file", "resume": "launch, which always resumes"}
@@ -122,14 +143,19 @@ def _check_options(site: Cluster, cluster: str, num_nodes: int, after: str, over
         raise InputError(f"launch: --nodes {num_nodes}, expected 1 or more; give a larger one")
     if site.executor == "local" and num_nodes > 1:
         raise InputError(f"launch: --nodes {num_nodes} with {cluster}, which is this machine alone; leave --nodes out")
-    if site.executor == "local" and after:
-        raise InputError(f"launch: --after {after} with {cluster}, which has no queue; leave --after out")
-    if after and not re.fullmatch(r"\d+(_\d+)?", after):
-        raise InputError(f"launch: --after {after!r}, expected the id of a job such as 1234; see `skyframe jobs`")
+    check_after(site, cluster, after)
     for item in overrides:
         key = item.partition("=")[0]
         if key in OWN_KEYS:
             raise InputError(f"launch: {item} is set by {OWN_KEYS[key]}; leave it out")
+
+
+def check_after(site: Cluster, cluster: str, after: str) -> None:
+    """That `--after` is the id of a job, on a cluster that has such."""
+    if site.executor == "local" and after:
+        raise InputError(f"launch: --after {after} with {cluster}, which has no queue; leave --after out")
+    if after and not re.fullmatch(r"\d+(_\d+)?", after):
+        raise InputError(f"launch: --after {after!r}, expected the id of a job such as 1234; see `skyframe jobs`")
 
 
 def _check_run(run: Path, recipe: Recipe) -> None:
@@ -163,8 +189,8 @@ def _check_queue(job: Job) -> None:
         )
 
 
-def _check_places(site: Cluster) -> None:
-    """Environment and image, where their place can be known here."""
+def check_places(site: Cluster) -> None:
+    """That environment and image are there, where their place can be known here."""
     box = site.container
     wanted = [(f"venv {site.venv}", Path(site.venv).expanduser() / "bin/activate")] if site.venv else []
     wanted += [(f"container.image {box.image}", Path(box.image))] if box and box.image.startswith("/") else []
@@ -190,22 +216,26 @@ def _git_state(folder: Path) -> dict[str, str]:
     return {"commit": ask("rev-parse", "HEAD").strip() or "unknown", "changed": "yes" if changes else "no"}
 
 
-def _sbatch(script: Path, job: Job) -> Launched:
-    done = subprocess.run(("sbatch", "--parsable", script), cwd=job.folder, capture_output=True, text=True)
+def sbatch(script: Path, here: Path, name: str, *options: str) -> Launched:
+    """Hand a script to SLURM.
+
+    Raises:
+        InputError: sbatch refuses it, in its own words.
+    """
+    done = subprocess.run(("sbatch", "--parsable", *options, script), cwd=here, capture_output=True, text=True)
     if done.returncode:
         words = " ".join(line.removeprefix("sbatch: ") for line in done.stderr.splitlines()).strip()
-        raise InputError(f"{job.name}: sbatch refuses the job ({words}); correct the cluster file or --nodes")
+        raise InputError(f"{name}: sbatch refuses the job ({words}); correct the cluster file or the options")
     return Launched(done.stdout.strip().partition(";")[0], 0, script.parent)
 
 
-def _start(script: Path, job: Job) -> Launched:
-    """A group of processes of its own, which outlives this one."""
-    name = f"local{script.parent.name}"
-    with (logs(job.run) / f"{name}_rank0.log").open("ab") as log:
+def start(script: Path, here: Path, log: Path) -> Launched:
+    """Start a script as a group of processes of its own, which outlives this one."""
+    with log.open("ab") as file:
         process = subprocess.Popen(
-            ("bash", script), cwd=job.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            ("bash", script), cwd=here, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
         )
-    return Launched(name, process.pid, script.parent)
+    return Launched(f"local{script.parent.name}", process.pid, script.parent)
 
 
 def described(plan: Plan, done: Launched) -> str:
