@@ -26,7 +26,8 @@ def jobs(folders: tuple[Path, ...]) -> None:
     """List the runs in FOLDERs (runs/ by default) and those in the queue: state, step, loss, speed, restarts, news.
 
     An array is one row, its elements are its steps; of an array that is named itself, the elements that failed follow,
-    and the command that does them again.
+    and the command that does them again. Of a sweep that is named itself, a table of its runs follows: values, losses,
+    the least health figures over sources, and scores; every figure is in SWEEP/sweep.csv.
 
     States are SLURM's while a job is in the queue. Without: RUNNING (processes of this machine), FINISHED (at its last
     step), ENDED (before it), NEW (nothing logged yet).
@@ -36,6 +37,7 @@ def jobs(folders: tuple[Path, ...]) -> None:
     from skyframe.launch.array_status import is_array
     from skyframe.launch.overview import statuses
     from skyframe.launch.status import queued
+    from skyframe.launch.sweep_status import is_sweep
 
     for folder in folders:
         if not folder.is_dir():
@@ -50,8 +52,11 @@ def jobs(folders: tuple[Path, ...]) -> None:
         click.echo("no runs here and none in the queue; name their folder: skyframe jobs FOLDER")
         return
     Console().print(_table(rows))
-    for folder in filter(is_array, folders):
-        _show_failed(folder, queue)
+    for folder in folders:
+        if is_array(folder):
+            _show_failed(folder, queue)
+        elif is_sweep(folder):
+            _show_sweep(folder, queue)
 
 
 @click.command()
@@ -76,10 +81,14 @@ def logs(run: Path, rank: int, item: str, script: bool, lines: int, follow: bool
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 def cancel(run: Path) -> None:
-    """End a run's job or processes, for good: it is not queued again. `skyframe launch` goes on from its checkpoint."""
-    from skyframe.launch.status import cancel as end
+    """End a run's job or processes, for good: it is not queued again. `skyframe launch` goes on from its checkpoint.
 
-    click.echo(f"ended {', '.join(end(run))} of {run}")
+    An array or a sweep is ended as a whole; `skyframe launch --again` goes on with it.
+    """
+    from skyframe.launch.status import cancel as end
+    from skyframe.launch.sweep_status import cancel_sweep, is_sweep
+
+    click.echo(f"ended {', '.join(cancel_sweep(run) if is_sweep(run) else end(run))} of {run}")
 
 
 def _finder(run: Path, rank: int, item: str, script: bool) -> Callable[[], Path]:
@@ -144,6 +153,36 @@ def _show_failed(folder: Path, queue: list[Queued]) -> None:
             table.add_row(element.key, Text(element.item), element.code, Text(element.sentence))
         Console().print(table)
     if found.state == "ENDED":
+        click.echo(f"do what is not done: skyframe launch --again {folder}")
+
+
+def _show_sweep(folder: Path, queue: list[Queued]) -> None:
+    """The runs of a sweep side by side, as a table and as a file."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from skyframe.launch.sweep_status import lowest, sweep_lines, write_csv
+
+    lines = sweep_lines(folder.absolute(), queue)
+    figures: list[dict[str, float | None]] = [
+        {"loss": line.loss, "best loss": line.best, **lowest(line.health), **line.scores} for line in lines
+    ]
+    names = list(dict.fromkeys(name for row in figures for name in row))
+    table = Table(*lines[0].values, "state", "step")
+    for name in names:
+        table.add_column(name, justify="right")
+    for line, row in zip(lines, figures, strict=True):
+        numbers = ["" if (value := row.get(name)) is None else f"{value:.4g}" for name in names]
+        step = f"{line.step}/{line.max_steps}"
+        table.add_row(*(Text(value) for value in line.values.values()), line.state, step, *numbers)
+    Console().print(table)
+    for line in lines:
+        if line.state == "ENDED":
+            click.echo(f"{line.name}: {line.message}")
+    write_csv(folder / "sweep.csv", lines)
+    click.echo(f"wrote {folder / 'sweep.csv'}")
+    if all(line.state in ("ENDED", "NEW", "FINISHED") for line in lines) and any(x.state != "FINISHED" for x in lines):
         click.echo(f"do what is not done: skyframe launch --again {folder}")
 
 

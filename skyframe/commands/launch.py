@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from skyframe.spec import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from skyframe.launch.array import Plan as ArrayPlan
+    from skyframe.launch.sweep import SweepPlan
 
 NOT_IN_ARRAYS = {
     "pretrain": "launch RECIPE --sweep key=a,b",
@@ -16,17 +21,35 @@ NOT_IN_ARRAYS = {
 """Commands that are no element of an array, and what does instead."""
 
 
-@click.command()
+WORDS = """\
+An array runs any other skyframe COMMAND, written after --. With a number N it is one piece of work in N parts: {part}
+in COMMAND is K/N; without it `--part K/N` is added to a command that has this option. When all parts of an ingestion
+are done, the same command without --part follows by itself and finishes the cube. With a list the command runs once
+per item, which stands where {item} is ({name}: its last part): a text file of one item a line, a catalogue (.parquet)
+whose cubes are the items, or a glob in quotes. Each element is one process with cpus_per_task and memory of the
+cluster file, and no GPU but those of --gpus. Logs and results lie in runs/arrays/NAME (COMMAND by default).
+
+A sweep is a run of its own for every combination of values, in train.run_dir/NAME (RECIPE_sweep by default).
+"""
+"""What --array and --sweep mean, below the options."""
+
+
+@click.command(epilog=WORDS)
 @click.argument("words", nargs=-1, metavar="RECIPE [key=value ...] | -- COMMAND ...")
 @click.option("--cluster", default="", metavar="FILE", help="a YAML of launch/ by name, or by path; local: no SLURM")
 @click.option("--nodes", default=1, show_default=True, help="how many nodes; the cluster file says how many processes")
 @click.option("--after", default="", metavar="JOB", help="start when this job has ended well")
 @click.option("--dry-run", is_flag=True, help="print the script; write and submit nothing")
 @click.option("--array", default="", metavar="N|FILE|GLOB", help="COMMAND in N parts, or over a list of items")
-@click.option("--name", default="", help="of the array's folder; the command's name by default")
+@click.option("--name", default="", help="of the folder of an array or a sweep")
 @click.option("--jobs", default=0, metavar="M", help="elements at once: as many as SLURM likes by default, one locally")
 @click.option("--gpus", default=0, show_default=True, help="GPUs of each element of an array")
-@click.option("--again", metavar="FOLDER", type=click.Path(path_type=Path), help="do what an array has not done")
+@click.option(
+    "--sweep", "sweeps", multiple=True, metavar="KEY=A,B", help="a run of RECIPE for each value; may be repeated"
+)
+@click.option(
+    "--again", metavar="FOLDER", type=click.Path(path_type=Path), help="do what an array or a sweep has not done"
+)
 def launch(
     words: tuple[str, ...],
     cluster: str,
@@ -37,6 +60,7 @@ def launch(
     name: str,
     jobs: int,
     gpus: int,
+    sweeps: tuple[str, ...],
     again: Path | None,
 ) -> None:
     """Submit a recipe as a job that goes on by itself until it is trained to its end, or other work as an array.
@@ -45,33 +69,36 @@ def launch(
     skyframe launch RECIPE --cluster FILE [key=value ...]           a run
     skyframe launch --array 20 --cluster FILE -- ingest geotiff scenes.yaml cubes/x
     skyframe launch --array 'cubes/*' --cluster FILE -- verify {item}
+    skyframe launch RECIPE --cluster FILE --sweep optim.lr=1e-4,3e-4 --sweep seed=0,1
     skyframe launch --again runs/arrays/verify                      what is not done
 
     Script, resolved recipe and git state of a run are kept in RUN/launch/<n>, logs in RUN/slurm. A job that reaches its
     time limit, is preempted or loses a node is queued again and resumes exactly. Given again, a run goes on from its
     last checkpoint, on as many nodes as you like. The script may also be submitted by hand: `sbatch
     RUN/launch/1/script.sh`.
-
-    An array runs any other skyframe COMMAND, written after --. With a number N it is one piece of work in N parts:
-    {part} in COMMAND is K/N; without it `--part K/N` is added to a command that has this option. When all parts of an
-    ingestion are done, the same command without --part follows by itself and finishes the cube. With a list the
-    command runs once per item, which stands where {item} is ({name}: its last part): a text file of one item a line, a
-    catalogue (.parquet) whose cubes are the items, or a glob in quotes. Each element is one process with cpus_per_task
-    and memory of the cluster file, and no GPU but those of --gpus. Logs and results lie in runs/arrays/NAME.
     """
     if again is not None:
-        _only("--again", {"COMMAND": words, "--array": array, "--name": name, "--jobs": jobs, "--gpus": gpus}, nodes)
+        _only(
+            "--again",
+            {"COMMAND": words, "--array": array, "--name": name, "--jobs": jobs, "--gpus": gpus, "--sweep": sweeps},
+            nodes,
+        )
         _again(again, cluster, after, dry_run)
         return
     if not cluster:
         raise InputError("launch: no --cluster, expected a YAML of launch/ by name or path; give one, such as local")
     if array:
-        _only("--array", {}, nodes)
+        _only("--array", {"--sweep": sweeps}, nodes)
         _array(words, array, cluster, name, jobs, gpus, after, dry_run)
         return
-    _only("RECIPE", {"--name": name, "--jobs": jobs, "--gpus": gpus}, 1)
+    _only("RECIPE", {"--gpus": gpus} | ({} if sweeps else {"--name": name, "--jobs": jobs}), 1)
     if not words:
         raise click.UsageError("Missing argument 'RECIPE'.", click.get_current_context())
+    if sweeps:
+        from skyframe.launch.sweep import plan_sweep
+
+        _begin(plan_sweep(words[0], words[1:], sweeps, cluster, nodes, name, at_once=jobs, after=after), dry_run)
+        return
     from skyframe.launch.submit import described, plan_launch
     from skyframe.launch.submit import launch as run
 
@@ -99,15 +126,27 @@ def _array(
 
 def _again(folder: Path, cluster: str, after: str, dry_run: bool) -> None:
     from skyframe.launch.array import plan_again
+    from skyframe.launch.sweep_status import is_sweep
 
+    if is_sweep(folder):
+        from skyframe.launch.sweep import plan_sweep_again
+
+        _begin(plan_sweep_again(folder, cluster, after), dry_run)
+        return
     _start(plan_again(folder, cluster, after), dry_run)
 
 
-def _start(plan: object, dry_run: bool) -> None:
-    from skyframe.launch.array import Plan, described, launch_array
+def _start(plan: ArrayPlan, dry_run: bool) -> None:
+    from skyframe.launch.array import described, launch_array
 
-    assert isinstance(plan, Plan)
     click.echo("\n".join(plan.scripts.values()) if dry_run else described(plan, launch_array(plan)), nl=not dry_run)
+
+
+def _begin(plan: SweepPlan, dry_run: bool) -> None:
+    from skyframe.launch.sweep import described, launch_sweep
+
+    scripts = "\n".join(run.script for run in plan.plans)
+    click.echo(scripts if dry_run else described(plan, launch_sweep(plan)), nl=not dry_run)
 
 
 def _checked(words: tuple[str, ...]) -> bool:

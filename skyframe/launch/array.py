@@ -14,11 +14,12 @@ from typing import Any
 
 from skyframe.launch.array_script import FINISH, Work, render_array, render_finish
 from skyframe.launch.array_status import DESCRIPTION, ITEMS, read_items_of, read_results
+from skyframe.launch.begin import Launched, check_places, check_program, made, sbatch, start, write_record
 from skyframe.launch.cluster import Cluster, load_cluster
 from skyframe.launch.items import Items, read_items
 from skyframe.launch.script import Job
 from skyframe.launch.status import launches, living
-from skyframe.launch.submit import Launched, check_after, check_places, check_program, made, sbatch, start, write_record
+from skyframe.launch.submit import check_after
 from skyframe.spec import InputError, load_yaml
 
 FOLDER = Path("runs") / "arrays"

@@ -19,6 +19,9 @@ from skyframe.spec import InputError, load_yaml
 
 RECORD = "record.json"
 TAIL_BYTES = 1 << 16
+SWEEP = "sweep.json"
+"""Names the runs of a sweep, in the folder that holds them."""
+
 MARK = "skyframe:"
 """Begins the comment of a job of ours; the run's folder follows."""
 
@@ -102,12 +105,12 @@ def last_row(run: Path) -> dict[str, float]:
 
 
 def find_runs(folders: Iterable[Path]) -> list[Path]:
-    """Runs and arrays among folders: the folder itself, or those in it and in its arrays/."""
+    """Runs, arrays and sweeps among folders: the folder itself, or those in it and in its arrays/."""
     found: dict[Path, None] = {}
     for folder in folders:
         inside = [*sorted(folder.glob("*")), *sorted(folder.glob("arrays/*"))]
         for place in (folder, *inside):
-            if (place / "recipe.yaml").is_file() or (place / "launch").is_dir():
+            if (place / "launch").is_dir() or any((place / name).is_file() for name in ("recipe.yaml", SWEEP)):
                 found[place.absolute()] = None
                 if place == folder:
                     break

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import skyframe
 from skyframe.config import dump_recipe, load_recipe, recipe_from_tree
 from skyframe.config.recipe import Recipe, same_run
+from skyframe.launch.begin import Launched, check_places, check_program, made, sbatch, start, write_record
 from skyframe.launch.cluster import Cluster, load_cluster
 from skyframe.launch.script import Job, logs, render
-from skyframe.launch.status import RECORD, alive, jobs_of, last_row, launches, started
+from skyframe.launch.status import alive, jobs_of, last_row, launches
 from skyframe.spec import InputError, load_yaml
 
 
@@ -32,15 +26,6 @@ class Plan:
     cluster: Cluster
     job: Job
     script: str
-
-
-@dataclass(frozen=True)
-class Launched:
-    """A job that SLURM has taken, or processes that run here."""
-
-    id: str  # job id, or local<n>
-    pid: int  # of the processes' group here; 0 = SLURM's
-    folder: Path  # <run>/launch/<n>: script.sh, recipe.yaml, record.json, changes.diff
 
 
 def plan_launch(
@@ -78,60 +63,40 @@ def plan_launch(
     return Plan(loaded, site, job, render(job, site))
 
 
-def launch(plan: Plan) -> Launched:
+def launch(plan: Plan, *options: str) -> Launched:
     """Keep script, recipe and git state in the run's folder, and start the job; where that fails nothing is left.
+
+    Args:
+        plan: from `plan_launch`.
+        options: further ones for sbatch.
 
     Raises:
         InputError: sbatch is not there or refuses the script, in its own words.
+    """
+    with kept(plan) as script:
+        if plan.cluster.executor == "slurm":
+            done = sbatch(script, plan.job.folder, plan.job.name, *options)
+        else:
+            done = start(script, plan.job.folder, logs(plan.job.run) / f"local{script.parent.name}_rank0.log")
+    write_record(done, nodes=plan.job.num_nodes, tasks_per_node=plan.cluster.tasks)
+    return done
+
+
+@contextmanager
+def kept(plan: Plan) -> Iterator[Path]:
+    """The script in the run's folder, beside the recipe; where what follows fails nothing of them is left.
+
+    Raises:
+        InputError: this machine cannot start it, another job works on the run, or the environment is not there.
     """
     check_program(plan.cluster, plan.job.name)
     _check_queue(plan.job)
     check_places(plan.cluster)
     folder = plan.job.recipe.parent
-    script = folder / "script.sh"
     with made(plan.job.run, logs(plan.job.run), folder.parent, folder):
         (folder / "recipe.yaml").write_text(dump_recipe(plan.recipe))
-        script.write_text(plan.script)
-        if plan.cluster.executor == "slurm":
-            done = sbatch(script, plan.job.folder, plan.job.name)
-        else:
-            done = start(script, plan.job.folder, logs(plan.job.run) / f"local{folder.name}_rank0.log")
-    write_record(done, nodes=plan.job.num_nodes, tasks_per_node=plan.cluster.tasks)
-    return done
-
-
-def check_program(site: Cluster, name: str) -> None:
-    """That this machine has what starts jobs."""
-    program = "sbatch" if site.executor == "slurm" else "bash"
-    if shutil.which(program) is None:
-        raise InputError(
-            f"{name}: {program} is not found on this machine, expected a login node of the cluster; launch there, or "
-            "take `--cluster local`"
-        )
-
-
-@contextmanager
-def made(*folders: Path) -> Iterator[None]:
-    """Folders, the outer ones first; the last is new. Those that were not there vanish where what follows fails."""
-    new = [folder for folder in folders[:-1] if not folder.exists()]
-    for folder in (*new, folders[-1]):
-        folder.mkdir(parents=True)
-    try:
-        yield
-    except BaseException:
-        for folder in (folders[-1], *reversed(new)):
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-
-
-def write_record(done: Launched, **more: Any) -> None:
-    """Keep beside the script what was started, when, where and from which code."""
-    record = {
-        "id": done.id, "pid": done.pid, "started": started(done.pid) if done.pid else "", "host": socket.gethostname(),
-        "when": time.strftime("%Y-%m-%d %H:%M:%S"), **more, "skyframe": skyframe.__version__,
-        **_git_state(done.folder),
-    }  # fmt: skip
-    (done.folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+        (folder / "script.sh").write_text(plan.script)
+        yield folder / "script.sh"
 
 
 OWN_KEYS = {"train.num_nodes": "--nodes", "train.devices": "the cluster file", "resume": "launch, which always resumes"}
@@ -187,55 +152,6 @@ def _check_queue(job: Job) -> None:
             f"{job.run}: job {others[0].id} of this run is {others[0].state}, and two would write into one folder; "
             f"give --after {others[0].id}, or `skyframe cancel {job.run}`"
         )
-
-
-def check_places(site: Cluster) -> None:
-    """That environment and image are there, where their place can be known here."""
-    box = site.container
-    wanted = [(f"venv {site.venv}", Path(site.venv).expanduser() / "bin/activate")] if site.venv else []
-    wanted += [(f"container.image {box.image}", Path(box.image))] if box and box.image.startswith("/") else []
-    for name, path in wanted:
-        if "$" not in str(path) and not path.exists():
-            raise InputError(f"{name}: {path} is not there, expected on a file system of all nodes; correct the path")
-
-
-def _git_state(folder: Path) -> dict[str, str]:
-    """Commit of the code that is launched; what differs from it is kept in changes.diff."""
-    code = Path(skyframe.__file__).parent
-
-    def ask(*words: str) -> str:
-        try:
-            done = subprocess.run(("git", *words), cwd=code, capture_output=True, text=True, errors="replace")
-        except FileNotFoundError:
-            return ""
-        return done.stdout if done.returncode == 0 else ""
-
-    changes = ask("diff", "HEAD")
-    if changes:
-        (folder / "changes.diff").write_text(changes)
-    return {"commit": ask("rev-parse", "HEAD").strip() or "unknown", "changed": "yes" if changes else "no"}
-
-
-def sbatch(script: Path, here: Path, name: str, *options: str) -> Launched:
-    """Hand a script to SLURM.
-
-    Raises:
-        InputError: sbatch refuses it, in its own words.
-    """
-    done = subprocess.run(("sbatch", "--parsable", *options, script), cwd=here, capture_output=True, text=True)
-    if done.returncode:
-        words = " ".join(line.removeprefix("sbatch: ") for line in done.stderr.splitlines()).strip()
-        raise InputError(f"{name}: sbatch refuses the job ({words}); correct the cluster file or the options")
-    return Launched(done.stdout.strip().partition(";")[0], 0, script.parent)
-
-
-def start(script: Path, here: Path, log: Path) -> Launched:
-    """Start a script as a group of processes of its own, which outlives this one."""
-    with log.open("ab") as file:
-        process = subprocess.Popen(
-            ("bash", script), cwd=here, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
-        )
-    return Launched(f"local{script.parent.name}", process.pid, script.parent)
 
 
 def described(plan: Plan, done: Launched) -> str:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,12 +24,17 @@ def wide(env: dict[str, str]) -> dict[str, str]:
     return {**env, "COLUMNS": "300"}
 
 
-def wait(folder: Path, timeout_s: float = 60) -> None:
-    """Until nothing of an array is in the queue or runs here."""
+def wait_for(holds: Callable[[], bool], timeout_s: float = 60) -> None:
+    """Until something holds; a test's failure after the time."""
     end = time.monotonic() + timeout_s
-    while living(folder.absolute()):
-        assert time.monotonic() < end, summarise(folder.absolute(), queued())
+    while not holds():
+        assert time.monotonic() < end, f"not after {timeout_s:.0f} s"
         time.sleep(0.1)
+
+
+def wait(folder: Path) -> None:
+    """Until nothing of an array is in the queue or runs here."""
+    wait_for(lambda: not living(folder.absolute()))
 
 
 def contents(cube: Path) -> dict[str, bytes]:
@@ -105,10 +111,7 @@ esac"""
     )
     folder = Path("runs/arrays/x").absolute()
     job = str(launches(folder)[1]["id"])
-    end = time.monotonic() + 30
-    while (said := counted(summarise(folder, queued()))) != "1 done, 1 failed, 1 running, 0 waiting of 3":
-        assert time.monotonic() < end, said
-        time.sleep(0.1)
+    wait_for(lambda: counted(summarise(folder, queued())) == "1 done, 1 failed, 1 running, 0 waiting of 3")
     refused = skyframe(tmp_path, cluster.env, "launch", "--again", "runs/arrays/x", code=2)
     assert "runs/arrays/x: is under way" in refused
     cluster.run("scontrol", "requeue", f"{job}_3")
@@ -159,16 +162,11 @@ def test_an_array_is_ended_and_goes_on(tmp_path: Path, monkeypatch):
     acts = f"if [ -f go ]; then exec {sys.executable} -c 'print(1)'; fi; touch begun; sleep 600"
     local = cluster_file(tmp_path, f"{LOCAL}python: {worker(tmp_path, acts)}\n")
     skyframe(tmp_path, dict(os.environ), "launch", "--array", "2", "--cluster", local, "--", *INGEST)
-    end = time.monotonic() + 30
-    while not (tmp_path / "begun").exists():
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_for((tmp_path / "begun").exists)
     assert counted(summarise(FOLDER, [])) == "0 done, 0 failed, 1 running, 1 waiting of 2; last step waiting"
     group = launches(FOLDER)[1]["pid"]
     assert f"ended process {group}" in skyframe(tmp_path, dict(os.environ), "cancel", str(FOLDER))
-    while subprocess.run(["pgrep", "-g", str(group)], capture_output=True).stdout:
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_for(lambda: not subprocess.run(["pgrep", "-g", str(group)], capture_output=True).stdout)
     found = summarise(FOLDER, [])
     assert (found.state, found.waiting, [(e.key, e.code) for e in found.failed]) == ("ENDED", 1, [("1", "none")])
     (tmp_path / "go").touch()
