@@ -26,7 +26,7 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "sque
 SEARCH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
 LIVING = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "STAGE_OUT")
 FEATURES = "a100,h100,nvme"
-PARTITIONS = ("debug", "a100", "h100")
+PARTITIONS = ("debug", "a100", "h100", "cpu")
 
 CONF = """
 ClusterName=mini
@@ -147,7 +147,7 @@ def missing_programs() -> list[str]:
 
 
 @contextlib.contextmanager
-def mini_slurm(num_nodes: int = 2, cpus: int = 192, memory_mb: int = 8000) -> Iterator[MiniSlurm]:
+def mini_slurm(num_nodes: int = 2, cpus: int = 192, memory_mb: int = 32000) -> Iterator[MiniSlurm]:
     """Start a cluster, wait until its nodes are idle, and end it with all that ran on it."""
     root = Path(tempfile.mkdtemp(prefix="slurm", dir="/tmp" if os.path.isdir("/tmp") else None))
     cluster = _describe(root, num_nodes, cpus, memory_mb)

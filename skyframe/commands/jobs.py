@@ -178,7 +178,7 @@ def _show_sweep(folder: Path, queue: list[Queued]) -> None:
         table.add_row(*(Text(value) for value in line.values.values()), line.state, step, *numbers)
     Console().print(table)
     for line in lines:
-        if line.state == "ENDED":
+        if line.state == "ENDED" and line.message:
             click.echo(f"{line.name}: {line.message}")
     write_csv(folder / "sweep.csv", lines)
     click.echo(f"wrote {folder / 'sweep.csv'}")
@@ -190,7 +190,10 @@ def _table(rows: list[Status]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("run", "job", "state")
+    table = Table()
+    table.add_column("run", overflow="fold")
+    for name in ("job", "state"):
+        table.add_column(name)
     for name in ("step", "loss", "samples/s", "restarts", "time left"):
         table.add_column(name, justify="right")
     table.add_column("last message", ratio=1, no_wrap=True, overflow="ellipsis")

@@ -14,7 +14,7 @@ from typing import Any
 
 from skyframe.launch.array_script import FINISH, Work, render_array, render_finish
 from skyframe.launch.array_status import DESCRIPTION, ITEMS, read_items_of, read_results
-from skyframe.launch.begin import Launched, check_places, check_program, made, sbatch, start, write_record
+from skyframe.launch.begin import Launched, check_places, check_program, made, sbatch, shown, start, write_record
 from skyframe.launch.cluster import Cluster, load_cluster
 from skyframe.launch.items import Items, read_items
 from skyframe.launch.script import Job
@@ -103,19 +103,19 @@ def plan_again(folder: Path, cluster: str = "", after: str = "") -> Plan:
     Raises:
         InputError: no array, one that is under way, or one with nothing left to do.
     """
-    shown, folder = folder, folder.absolute()
+    named, folder = folder, folder.absolute()
     if not (folder / DESCRIPTION).is_file():
-        raise InputError(f"{shown}: holds no {DESCRIPTION}, expected the folder of an array or a sweep; correct it")
+        raise InputError(f"{named}: holds no {DESCRIPTION}, expected the folder of an array or a sweep; correct it")
     tree: dict[str, Any] = load_yaml(folder / DESCRIPTION)
     tree |= {key: tuple(tree[key]) for key in ("words", "finish")}
     command = Command(**(tree | ({"cluster": _lasting(cluster, Path.cwd())} if cluster else {})))
     if living(folder):
-        raise InputError(f"{shown}: is under way, see `skyframe jobs {shown}`; wait, or `skyframe cancel {shown}`")
+        raise InputError(f"{named}: is under way, see `skyframe jobs {named}`; wait, or `skyframe cancel {named}`")
     items = read_items_of(folder)
     done = {key for key, result in read_results(folder).items() if result.code == "0"}
     wanted = tuple(k for k in range(1, len(items) + 1) if str(k) not in done)
     if not wanted and (not command.finish or FINISH in done):
-        raise InputError(f"{shown}: all {len(items)} elements are done, so there is nothing to do again")
+        raise InputError(f"{named}: all {len(items)} elements are done, so there is nothing to do again")
     return _plan(command, items, folder, wanted, after)
 
 
@@ -146,7 +146,7 @@ def launch_array(plan: Plan) -> Launched:
 def described(plan: Plan, done: Launched) -> str:
     """What the launch of an array tells: jobs, folder, and how to follow it."""
     job, wanted = plan.work.job, len(plan.work.wanted)
-    run = job.run.relative_to(job.folder) if job.run.is_relative_to(job.folder) else job.run
+    run = shown(job.run)
     of = f"{wanted} elements" if wanted == plan.work.count else f"{wanted} of {plan.work.count} elements"
     then = f", then {' '.join(plan.command.finish)}" if plan.command.finish else ""
     where = f", process {done.pid}" if done.pid else ""

@@ -62,6 +62,11 @@ def made(*folders: Path) -> Iterator[None]:
         raise
 
 
+def shown(path: Path) -> Path:
+    """A path as one types it here: relative where it lies below the working folder."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def sbatch(script: Path, here: Path, name: str, *options: str) -> Launched:
     """Hand a script to SLURM.
 

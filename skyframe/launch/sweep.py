@@ -13,7 +13,7 @@ from pathlib import Path
 
 from skyframe.config import load_recipe
 from skyframe.launch import begin, submit
-from skyframe.launch.begin import Launched
+from skyframe.launch.begin import Launched, shown
 from skyframe.launch.cluster import Cluster, load_cluster
 from skyframe.launch.status import SWEEP, launches, status
 from skyframe.launch.submit import plan_launch
@@ -107,15 +107,15 @@ def plan_sweep_again(folder: Path, cluster: str = "", after: str = "") -> SweepP
     Raises:
         InputError: a sweep that is under way, or whose runs are all finished.
     """
-    shown, folder = folder, folder.absolute()
+    named, folder = folder, folder.absolute()
     sweep = read_sweep(folder)
     if cluster:
         sweep = replace(sweep, cluster=str(Path(cluster).absolute()) if Path(cluster).is_file() else cluster)
     if sweep_lives(folder):
-        raise InputError(f"{shown}: is under way, see `skyframe jobs {shown}`; wait, or `skyframe cancel {shown}`")
+        raise InputError(f"{named}: is under way, see `skyframe jobs {named}`; wait, or `skyframe cancel {named}`")
     unfinished = {n: v for n, v in sweep.runs.items() if status(folder / n, []).state != "FINISHED"}
     if not unfinished:
-        raise InputError(f"{shown}: all {len(sweep.runs)} runs are finished, so there is nothing to do again")
+        raise InputError(f"{named}: all {len(sweep.runs)} runs are finished, so there is nothing to do again")
     return _planned(folder, sweep, after, unfinished)
 
 
@@ -152,8 +152,7 @@ def launch_sweep(plan: SweepPlan) -> list[Launched]:
 
 def described(plan: SweepPlan, done: list[Launched]) -> str:
     """What the launch of a sweep tells: jobs, folder, and how to follow it."""
-    here = Path(plan.sweep.here)
-    folder = plan.folder.relative_to(here) if plan.folder.is_relative_to(here) else plan.folder
+    folder = shown(plan.folder)
     where = f"process {done[0].pid}" if done[0].pid else f"{plan.sweep.num_nodes} nodes each"
     names = "\n".join(f"run      {folder / run.job.name}" for run in plan.plans)
     return (

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from skyframe.launch.array import launch_array, plan_array
 from skyframe.launch.array_status import counted, read_results, summarise
 from skyframe.launch.status import launches, living, queued
 from tests.data.cubes import tiny_cube
@@ -24,7 +25,7 @@ def wide(env: dict[str, str]) -> dict[str, str]:
     return {**env, "COLUMNS": "300"}
 
 
-def wait_for(holds: Callable[[], bool], timeout_s: float = 60) -> None:
+def wait_for(holds: Callable[[], bool], timeout_s: float = 120) -> None:
     """Until something holds; a test's failure after the time."""
     end = time.monotonic() + timeout_s
     while not holds():
@@ -173,6 +174,21 @@ def test_an_array_is_ended_and_goes_on(tmp_path: Path, monkeypatch):
     skyframe(tmp_path, dict(os.environ), "launch", "--again", str(FOLDER))
     wait(FOLDER)
     assert counted(summarise(FOLDER, [])) == "2 done, 0 failed, 0 running, 0 waiting of 2; last step done"
+
+
+@pytest.mark.xdist_group("slurm")
+def test_tasks_do_several_elements_where_there_are_many(cluster, tmp_path: Path, monkeypatch):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("skyframe.launch.array_script.MOST_TASKS", 2)
+    mini = cluster_file(tmp_path, f"{MINI}python: {worker(tmp_path, 'echo $4 $5 on $SLURM_ARRAY_TASK_ID >>began')}\n")
+    (tmp_path / "list").write_text("x/a\nx/b c\ny/d\ne\nf\n")
+    plan = plan_array(("rechunk", "{item}", "out/{name}"), "list", mini)
+    assert "#SBATCH --array=1-2\n" in plan.scripts["script.sh"]
+    launch_array(plan)
+    wait(Path("runs/arrays/rechunk"))
+    assert sorted((tmp_path / "began").read_text().splitlines()) == [
+        "e out/e on 2", "f out/f on 1", "x/a out/a on 1", "x/b c out/b c on 2", "y/d out/d on 1",
+    ]  # fmt: skip
 
 
 @pytest.mark.xdist_group("slurm")

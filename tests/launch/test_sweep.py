@@ -30,7 +30,7 @@ def test_four_runs_on_this_machine_side_by_side(earth: Path, tmp_path: Path, mon
     assert "local1: 4 runs, process" in said and f"run      runs/nano_sweep/{NAMES[2]}\n" in said
     with pytest.raises(InputError, match="nano_sweep: is under way"):
         plan_sweep_again(folder)
-    wait_for(lambda: not sweep_lives(folder), 120)
+    wait_for(lambda: not sweep_lives(folder), 300)
 
     (folder / NAMES[1] / "export/evaluation").mkdir(parents=True)
     with (folder / NAMES[1] / "export/evaluation/results.csv").open("w") as file:
