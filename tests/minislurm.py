@@ -115,6 +115,7 @@ class MiniSlurm:
         ):
             assert time.monotonic() < end, f"job {job} does not wait for restart {restarts}: {shown}"
             time.sleep(0.1)
+        time.sleep(1 - time.time() % 1)  # a start in the second of that end is refused: "Job credential revoked"
         self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
 
     def kill_node(self, node: str) -> None:

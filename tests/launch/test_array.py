@@ -115,8 +115,9 @@ esac"""
     wait_for(lambda: counted(summarise(folder, queued())) == "1 done, 1 failed, 1 running, 0 waiting of 3")
     refused = skyframe(tmp_path, cluster.env, "launch", "--again", "runs/arrays/x", code=2)
     assert "runs/arrays/x: is under way" in refused
-    cluster.run("scontrol", "requeue", f"{job}_3")
-    cluster.release(f"{job}_3")
+    task = cluster.show(f"{job}_3")["JobId"]
+    cluster.run("scontrol", "requeue", task)
+    cluster.release(task)
     (tmp_path / "go").touch()
     wait(folder)
     assert sorted((tmp_path / "began").read_text().split()) == ["killed"] * 3 + ["slow"] * 2 + ["wrong"]
