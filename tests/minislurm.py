@@ -27,7 +27,7 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "sque
 SEARCH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
 LIVING = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "STAGE_OUT")
 FEATURES = "a100,h100,nvme"
-PARTITIONS = ("debug", "a100", "h100")
+PARTITIONS = ("debug", "a100", "h100", "cpu")
 
 CONF = """
 ClusterName=mini
@@ -183,7 +183,7 @@ def need(accounting: bool = False) -> None:
 
 @contextlib.contextmanager
 def mini_slurm(
-    num_nodes: int = 2, cpus: int = 192, memory_mb: int = 8000, accounting: bool = False
+    num_nodes: int = 2, cpus: int = 192, memory_mb: int = 32000, accounting: bool = False
 ) -> Iterator[MiniSlurm]:
     """Start a cluster, wait until its nodes are idle, and end it with all that ran on it.
 

@@ -129,8 +129,17 @@ def test_a_plan_of_training_loads_neither_trainer_nor_store() -> None:
     assert "torch" in loaded and not loaded & (HEAVY - {"torch"})
 
 
-def test_a_login_node_loads_nothing_heavy() -> None:
-    said = "sys.argv = ['skyframe', 'launch', 'skysense_demo', '--cluster', 'template', '--dry-run']"
+@pytest.mark.parametrize(
+    "words",
+    [
+        "skysense_demo",
+        "skysense_demo --sweep seed=0,1",
+        "--array 3 -- ingest cf a.nc b",
+        "--array *.md -- verify {item}",
+    ],
+)
+def test_a_login_node_loads_nothing_heavy(words: str) -> None:
+    said = f"sys.argv = {['skyframe', 'launch', '--cluster', 'example_cpu', '--dry-run', *words.split()]}"
     loaded = _modules_after(f"import skyframe.cli\n{said}\nskyframe.cli.main()")
     assert "omegaconf" in loaded and not loaded & (HEAVY | {"numpy", "scipy", "matplotlib", "rich"})
 

@@ -94,15 +94,15 @@ def render(job: Job, cluster: Cluster) -> str:
     """
     command = [shlex.quote(word) for word in ("-m", "skyframe", "pretrain", str(job.recipe), "resume=auto")]
     if cluster.executor == "local":
-        parts = [f"#!/bin/bash\n# {job.name} on this machine\nset -eo pipefail\ncd {_quoted(job.folder)}\n"]
-        parts += [*_surroundings(cluster), "export PYTHONUNBUFFERED=1\n"]
-        return "\n".join([*parts, f"exec {_python(job, cluster)} {' '.join(command)}\n"])
+        parts = [f"#!/bin/bash\n# {job.name} on this machine\nset -eo pipefail\ncd {quoted(job.folder)}\n"]
+        parts += [*surroundings(cluster), "export PYTHONUNBUFFERED=1\n"]
+        return "\n".join([*parts, f"exec {interpreter(job, cluster)} {' '.join(command)}\n"])
     parts = [
         "#!/bin/bash\n" + "".join(f"#SBATCH {line}\n" for line in _directives(job, cluster)),
         "set -eo pipefail\n",
-        *_surroundings(cluster),
+        *surroundings(cluster),
         RENDEZVOUS,
-        *_scratch(cluster),
+        *scratch(cluster),
         _step(job, cluster, " ".join(command)),
         _end(job, cluster),
     ]
@@ -115,11 +115,28 @@ def logs(run: Path) -> Path:
 
 
 def _directives(job: Job, cluster: Cluster) -> list[str]:
-    """Options for sbatch; a job named bash or interactive would not be recognised by Lightning as one of SLURM's."""
     lines = [
-        f"--job-name={_word('skyframe-' + job.name)}",
-        f"--comment={_word(f'skyframe:{job.run}')}",
-        f"--chdir={_word(str(job.folder))}",
+        *resources(job, cluster),
+        f"--signal={job.signal}@{cluster.signal_lead_s}",
+        "--requeue",
+        "--open-mode=append",
+    ]
+    lines += [f"--output={word(f'{logs(job.run)}/%j_script.log')}"]
+    lines += [f"--dependency=afterok:{job.after}", "--kill-on-invalid-dep=yes"] if job.after else []
+    return [*lines, *cluster.sbatch]
+
+
+def resources(job: Job, cluster: Cluster) -> list[str]:
+    """What is asked of sbatch; a job named bash or interactive would not be recognised by Lightning as one of SLURM's.
+
+    Args:
+        job: name, folders and number of nodes.
+        cluster: the rest.
+    """
+    lines = [
+        f"--job-name={word('skyframe-' + job.name)}",
+        f"--comment={word(f'skyframe:{job.run}')}",
+        f"--chdir={word(str(job.folder))}",
         f"--nodes={job.num_nodes}",
         f"--ntasks-per-node={cluster.tasks}",
         f"--cpus-per-task={cluster.cpus_per_task}",
@@ -128,12 +145,8 @@ def _directives(job: Job, cluster: Cluster) -> list[str]:
     ]
     named = {"mem": cluster.memory, "partition": cluster.partition, "account": cluster.account}
     named |= {"qos": cluster.qos, "constraint": cluster.constraint}
-    lines += [f"--{option}={_word(value)}" for option, value in named.items() if value]
-    lines += ["--exclusive"] if cluster.exclusive else []
-    lines += [f"--signal={job.signal}@{cluster.signal_lead_s}", "--requeue", "--open-mode=append"]
-    lines += [f"--output={_word(f'{logs(job.run)}/%j_script.log')}"]
-    lines += [f"--dependency=afterok:{job.after}", "--kill-on-invalid-dep=yes"] if job.after else []
-    return [*lines, *cluster.sbatch]
+    lines += [f"--{option}={word(value)}" for option, value in named.items() if value]
+    return [*lines, *(["--exclusive"] if cluster.exclusive else [])]
 
 
 def _gpus(cluster: Cluster) -> list[str]:
@@ -144,7 +157,7 @@ def _gpus(cluster: Cluster) -> list[str]:
     return [f"--{cluster.gpu_request}={before}{kind}{cluster.gpus_per_node}"]
 
 
-def _surroundings(cluster: Cluster) -> list[str]:
+def surroundings(cluster: Cluster) -> list[str]:
     """Modules, the site's own lines, the environment and variables."""
     lines = [f"module load {' '.join(cluster.modules)}"] if cluster.modules else []
     lines += cluster.setup
@@ -156,7 +169,8 @@ def _surroundings(cluster: Cluster) -> list[str]:
     return ["".join(f"{line}\n" for line in lines)] if lines else []
 
 
-def _scratch(cluster: Cluster) -> list[str]:
+def scratch(cluster: Cluster) -> list[str]:
+    """The node's own folder for temporary files."""
     if not cluster.scratch:
         return []
     make = 'srun --ntasks="$SLURM_NNODES" --ntasks-per-node=1 mkdir -p "$TMPDIR"'
@@ -165,12 +179,12 @@ def _scratch(cluster: Cluster) -> list[str]:
 
 def _step(job: Job, cluster: Cluster, command: str) -> str:
     """One process per GPU, with its cores; if one dies the others are ended. Each has a log of its own."""
-    start = STEP.format(verdict=_quoted(logs(job.run)) + '/"$SLURM_JOB_ID"_verdict')
-    words = [start, f"--output={_quoted(logs(job.run))}/%j_rank%t.log", *_contained(job, cluster)]
-    return " \\\n    ".join([*words, f"{_python(job, cluster)} {command} || code=$?\n"])
+    start = STEP.format(verdict=quoted(logs(job.run)) + '/"$SLURM_JOB_ID"_verdict')
+    words = [start, f"--output={quoted(logs(job.run))}/%j_rank%t.log", *contained(job, cluster)]
+    return " \\\n    ".join([*words, f"{interpreter(job, cluster)} {command} || code=$?\n"])
 
 
-def _contained(job: Job, cluster: Cluster) -> list[str]:
+def contained(job: Job, cluster: Cluster) -> list[str]:
     """The words between srun and the interpreter that put a process into its image."""
     box = cluster.container
     if box is None:
@@ -179,17 +193,18 @@ def _contained(job: Job, cluster: Cluster) -> list[str]:
     mounts = list(dict.fromkeys([*map(str, ours), *box.mounts]))
     if box.kind == "apptainer":
         nv = ["--nv"] if cluster.gpus_per_node else []
-        words = ["apptainer exec", *nv, f'--bind "{",".join(mounts)}"', f"--pwd {_quoted(job.folder)}", *box.options]
+        words = ["apptainer exec", *nv, f'--bind "{",".join(mounts)}"', f"--pwd {quoted(job.folder)}", *box.options]
         return [" ".join([*words, f'"{box.image}"'])]
     both = ",".join(mount if ":" in mount else f"{mount}:{mount}" for mount in mounts)
-    workdir = f"--container-workdir={_quoted(job.folder)}"
+    workdir = f"--container-workdir={quoted(job.folder)}"
     return [f'--container-image="{box.image}" --container-mounts="{both}" {workdir}', *box.options]
 
 
-def _python(job: Job, cluster: Cluster) -> str:
+def interpreter(job: Job, cluster: Cluster) -> str:
+    """The word that starts Python."""
     if cluster.python:
         return f'"{cluster.python}"'
-    return "python" if cluster.venv or cluster.container else _quoted(Path(job.python))
+    return "python" if cluster.venv or cluster.container else quoted(Path(job.python))
 
 
 def _end(job: Job, cluster: Cluster) -> str:
@@ -197,18 +212,19 @@ def _end(job: Job, cluster: Cluster) -> str:
     folder, parts = job.recipe.parent, [END]
     if cluster.exclude_bad_nodes:
         places = {"bad_nodes": logs(job.run) / "bad_nodes.txt", "script": folder / SCRIPT, "next_job": folder / NEXT}
-        parts.append(EXCLUDE.format(**{name: _quoted(path) for name, path in places.items()}))
+        parts.append(EXCLUDE.format(**{name: quoted(path) for name, path in places.items()}))
     if cluster.max_restarts:
-        ends = _quoted(logs(job.run)) + '/"$SLURM_JOB_ID"_ends.txt'
-        latest = _quoted(job.run / "checkpoints" / "LATEST")
+        ends = quoted(logs(job.run)) + '/"$SLURM_JOB_ID"_ends.txt'
+        latest = quoted(job.run / "checkpoints" / "LATEST")
         parts.append(RESTART.format(latest=latest, ends=ends, max_restarts=cluster.max_restarts))
     return "".join([*parts, 'exit "$code"\n'])
 
 
-def _quoted(path: Path) -> str:
+def quoted(path: Path) -> str:
+    """A path as a word of the shell."""
     return shlex.quote(str(path))
 
 
-def _word(value: str) -> str:
+def word(value: str) -> str:
     """A value in a line of sbatch, in quotes where it needs them."""
     return value if shlex.quote(value) == value else f'"{value}"'

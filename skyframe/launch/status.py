@@ -21,6 +21,9 @@ from skyframe.spec import InputError, load_yaml
 RECORD = "record.json"
 TAIL_BYTES = 1 << 16
 PATIENCE_S = 5.0
+SWEEP = "sweep.json"
+"""Names the runs of a sweep, in the folder that holds them."""
+
 MARK = "skyframe:"
 """Begins the comment of a job of ours; the run's folder follows."""
 
@@ -115,7 +118,7 @@ def alive(record: dict[str, Any]) -> bool:
 
 def last_row(run: Path) -> dict[str, float]:
     """The last whole row of a run's metrics.jsonl, empty where there is none."""
-    for line in reversed(_tail(run / "metrics.jsonl")):
+    for line in reversed(tail(run / "metrics.jsonl")):
         try:
             row = json.loads(line)
         except json.JSONDecodeError:  # cut off, at either end
@@ -125,12 +128,12 @@ def last_row(run: Path) -> dict[str, float]:
 
 
 def find_runs(folders: Iterable[Path]) -> list[Path]:
-    """Runs among folders: the folder itself, or those in it."""
+    """Runs, arrays and sweeps among folders: the folder itself, or those in it and in its arrays/."""
     found: dict[Path, None] = {}
     for folder in folders:
-        inside = sorted(folder.iterdir()) if folder.is_dir() else []
+        inside = [*sorted(folder.glob("*")), *sorted(folder.glob("arrays/*"))]
         for place in (folder, *inside):
-            if (place / "recipe.yaml").is_file() or (place / "launch").is_dir():
+            if (place / "launch").is_dir() or any((place / name).is_file() for name in ("recipe.yaml", SWEEP)):
                 found[place.absolute()] = None
                 if place == folder:
                     break
@@ -152,14 +155,6 @@ def living(run: Path) -> bool:
     return any(map(alive, launches(run).values())) or bool(jobs_of(run))
 
 
-def statuses(folders: Iterable[Path], queue: list[Queued]) -> list[Status]:
-    """How the runs in some folders stand, and all that are in the queue, wherever they lie."""
-    runs = {run: launches(run) for run in dict.fromkeys([*find_runs(folders), *(entry.run for entry in queue)])}
-    waiting = {entry.run for entry in queue}
-    ended = accounted(_newest(records).get("id", "") for run, records in runs.items() if run not in waiting)
-    return [status(run, [entry for entry in queue if entry.run == run], ended) for run in runs]
-
-
 def status(run: Path, queue: list[Queued], ended: Mapping[str, str] = MappingProxyType({})) -> Status:
     """How one run stands.
 
@@ -169,7 +164,7 @@ def status(run: Path, queue: list[Queued], ended: Mapping[str, str] = MappingPro
         ended: how jobs ended, by their ids, as far as SLURM's accounts tell.
     """
     records, row = launches(run), last_row(run)
-    newest = _newest(records)
+    newest = newest_of(records)
     step, max_steps = int(row.get("step", 0)), _max_steps(run, records)
     if queue:
         state, job, left = queue[0].state, queue[0].id, queue[0].left
@@ -210,10 +205,11 @@ def cancel(run: Path) -> list[str]:
     """
     run = run.absolute()
     ended = []
-    for entry in jobs_of(run):
-        _slurm("scontrol", "update", f"JobId={entry.id}", "Requeue=0")  # or the run would queue itself again
-        _slurm("scancel", entry.id)
-        ended.append(f"job {entry.id}")
+    for job in dict.fromkeys(entry.id.partition("_[")[0] for entry in jobs_of(run)):
+        if "_" not in job:  # a run would queue itself again; elements of an array do not
+            _slurm("scontrol", "update", f"JobId={job}", "Requeue=0")
+        _slurm("scancel", job)
+        ended.append(f"job {job}")
     for record in launches(run).values():
         if alive(record):
             os.killpg(record["pid"], signal.SIGTERM)
@@ -229,7 +225,7 @@ def _slurm(*command: str) -> None:
         raise InputError(f"{' '.join(command)}: refused ({' '.join(done.stderr.split())}); try it by hand")
 
 
-def _newest(records: dict[int, dict[str, Any]]) -> dict[str, Any]:
+def newest_of(records: dict[int, dict[str, Any]]) -> dict[str, Any]:
     """The last launch's record, empty where there is none."""
     return records[max(records)] if records else {}
 
@@ -250,7 +246,7 @@ def _restarts(run: Path) -> int:
 
 def _waiting(run: Path, job: str, reason: str) -> str:
     """Why a job waits, and how its last start ended where it had one."""
-    lines = _tail(logs(run) / f"{job}_script.log")
+    lines = tail(logs(run) / f"{job}_script.log")
     ends = [line for line in lines if line.startswith("queued again") or " ended with code " in line]
     return f"{reason}: {ends[-1]}" if ends else reason
 
@@ -260,15 +256,15 @@ def _message(run: Path, job: str, ended: bool) -> str:
     script, first = logs(run) / f"{job}_script.log", logs(run) / f"{job}_rank0.log"
     if ended:
         for path in (*sorted(logs(run).glob(f"{job}_rank*.log")), script):
-            bad = [line.strip() for line in _tail(path) if BAD_NEWS.match(line)]
+            bad = [line.strip() for line in tail(path) if BAD_NEWS.match(line)]
             if bad:
                 return bad[-1]
     there = [path for path in (script, first) if path.is_file()]
     newest = max(there, key=lambda path: path.stat().st_mtime_ns, default=script)
-    return next((line.strip() for line in reversed(_tail(newest)) if line.strip()), "")
+    return next((line.strip() for line in reversed(tail(newest)) if line.strip()), "")
 
 
-def _tail(path: Path) -> list[str]:
+def tail(path: Path) -> list[str]:
     """Lines at the end of a file, of which the first may be cut; none where there is no file."""
     if not path.is_file():
         return []

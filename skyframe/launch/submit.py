@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import skyframe
 from skyframe.config import dump_recipe, load_recipe, recipe_from_tree
 from skyframe.config.recipe import Recipe, same_run
+from skyframe.launch.begin import Launched, check_places, check_program, made, sbatch, start, write_record
 from skyframe.launch.cluster import Cluster, load_cluster
 from skyframe.launch.script import SCRIPT, Job, logs, render
-from skyframe.launch.status import RECORD, alive, jobs_of, last_row, launches, started
+from skyframe.launch.status import alive, jobs_of, last_row, launches
 from skyframe.spec import InputError, load_yaml
 
 
@@ -30,15 +26,6 @@ class Plan:
     cluster: Cluster
     job: Job
     script: str
-
-
-@dataclass(frozen=True)
-class Launched:
-    """A job that SLURM has taken, or processes that run here."""
-
-    id: str  # job id, or local<n>
-    pid: int  # of the processes' group here; 0 = SLURM's
-    folder: Path  # <run>/launch/<n>: script.sh, recipe.yaml, record.json, changes.diff
 
 
 def plan_launch(
@@ -77,41 +64,40 @@ def plan_launch(
     return Plan(loaded, site, job, render(job, site))
 
 
-def launch(plan: Plan) -> Launched:
+def launch(plan: Plan, *options: str) -> Launched:
     """Keep script, recipe and git state in the run's folder, and start the job; where that fails nothing is left.
+
+    Args:
+        plan: from `plan_launch`.
+        options: further ones for sbatch.
 
     Raises:
         InputError: sbatch is not there or refuses the script, in its own words.
     """
-    program = "sbatch" if plan.cluster.executor == "slurm" else "bash"
-    if shutil.which(program) is None:
-        raise InputError(
-            f"{plan.job.name}: {program} is not found on this machine, expected a login node of the cluster; launch "
-            "there, or take `--cluster local`"
-        )
-    _check_queue(plan.job)
-    _check_places(plan.cluster)
-    run, folder = plan.job.run, plan.job.recipe.parent
-    new = [place for place in (run, folder.parent, logs(run)) if not place.exists()]
-    logs(run).mkdir(parents=True, exist_ok=True)
-    folder.mkdir(parents=True)
-    try:
-        (folder / "recipe.yaml").write_text(dump_recipe(plan.recipe))
-        script = folder / SCRIPT
-        script.write_text(plan.script)
-        state = _git_state(folder)
-        done = _sbatch(script, plan.job) if program == "sbatch" else _start(script, plan.job)
-    except BaseException:
-        for place in (folder, *reversed(new)):
-            shutil.rmtree(place, ignore_errors=True)
-        raise
-    record = {
-        "id": done.id, "pid": done.pid, "started": started(done.pid) if done.pid else "", "host": socket.gethostname(),
-        "when": time.strftime("%Y-%m-%d %H:%M:%S"), "nodes": plan.job.num_nodes, "tasks_per_node": plan.cluster.tasks,
-        "skyframe": skyframe.__version__, **state,
-    }  # fmt: skip
-    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+    with kept(plan) as script:
+        if plan.cluster.executor == "slurm":
+            done = sbatch(script, plan.job.folder, plan.job.name, *options)
+        else:
+            done = start(script, plan.job.folder, logs(plan.job.run) / f"local{script.parent.name}_rank0.log")
+    write_record(done, nodes=plan.job.num_nodes, tasks_per_node=plan.cluster.tasks)
     return done
+
+
+@contextmanager
+def kept(plan: Plan) -> Iterator[Path]:
+    """The script in the run's folder, beside the recipe; where what follows fails nothing of them is left.
+
+    Raises:
+        InputError: this machine cannot start it, another job works on the run, or the environment is not there.
+    """
+    check_program(plan.cluster, plan.job.name)
+    _check_queue(plan.job)
+    check_places(plan.cluster)
+    folder = plan.job.recipe.parent
+    with made(plan.job.run, logs(plan.job.run), folder.parent, folder):
+        (folder / "recipe.yaml").write_text(dump_recipe(plan.recipe))
+        (folder / SCRIPT).write_text(plan.script)
+        yield folder / SCRIPT
 
 
 OWN_KEYS = {"train.num_nodes": "--nodes", "train.devices": "the cluster file", "resume": "launch, which always resumes"}
@@ -123,14 +109,19 @@ def _check_options(site: Cluster, cluster: str, num_nodes: int, after: str, over
         raise InputError(f"launch: --nodes {num_nodes}, expected 1 or more; give a larger one")
     if site.executor == "local" and num_nodes > 1:
         raise InputError(f"launch: --nodes {num_nodes} with {cluster}, which is this machine alone; leave --nodes out")
-    if site.executor == "local" and after:
-        raise InputError(f"launch: --after {after} with {cluster}, which has no queue; leave --after out")
-    if after and not re.fullmatch(r"\d+(_\d+)?", after):
-        raise InputError(f"launch: --after {after!r}, expected the id of a job such as 1234; see `skyframe jobs`")
+    check_after(site, cluster, after)
     for item in overrides:
         key = item.partition("=")[0]
         if key in OWN_KEYS:
             raise InputError(f"launch: {item} is set by {OWN_KEYS[key]}; leave it out")
+
+
+def check_after(site: Cluster, cluster: str, after: str) -> None:
+    """That `--after` is the id of a job, on a cluster that has such."""
+    if site.executor == "local" and after:
+        raise InputError(f"launch: --after {after} with {cluster}, which has no queue; leave --after out")
+    if after and not re.fullmatch(r"\d+(_\d+)?", after):
+        raise InputError(f"launch: --after {after!r}, expected the id of a job such as 1234; see `skyframe jobs`")
 
 
 def _check_run(run: Path, recipe: Recipe) -> None:
@@ -162,51 +153,6 @@ def _check_queue(job: Job) -> None:
             f"{job.run}: job {others[0].id} of this run is {others[0].state}, and two would write into one folder; "
             f"give --after {others[0].id}, or `skyframe cancel {job.run}`"
         )
-
-
-def _check_places(site: Cluster) -> None:
-    """Environment and image, where their place can be known here."""
-    box = site.container
-    wanted = [(f"venv {site.venv}", Path(site.venv).expanduser() / "bin/activate")] if site.venv else []
-    wanted += [(f"container.image {box.image}", Path(box.image))] if box and box.image.startswith("/") else []
-    for name, path in wanted:
-        if "$" not in str(path) and not path.exists():
-            raise InputError(f"{name}: {path} is not there, expected on a file system of all nodes; correct the path")
-
-
-def _git_state(folder: Path) -> dict[str, str]:
-    """Commit of the code that is launched; what differs from it is kept in changes.diff."""
-    code = Path(skyframe.__file__).parent
-
-    def ask(*words: str) -> str:
-        try:
-            done = subprocess.run(("git", *words), cwd=code, capture_output=True, text=True, errors="replace")
-        except FileNotFoundError:
-            return ""
-        return done.stdout if done.returncode == 0 else ""
-
-    changes = ask("diff", "HEAD")
-    if changes:
-        (folder / "changes.diff").write_text(changes)
-    return {"commit": ask("rev-parse", "HEAD").strip() or "unknown", "changed": "yes" if changes else "no"}
-
-
-def _sbatch(script: Path, job: Job) -> Launched:
-    done = subprocess.run(("sbatch", "--parsable", script), cwd=job.folder, capture_output=True, text=True)
-    if done.returncode:
-        words = " ".join(line.removeprefix("sbatch: ") for line in done.stderr.splitlines()).strip()
-        raise InputError(f"{job.name}: sbatch refuses the job ({words}); correct the cluster file or --nodes")
-    return Launched(done.stdout.strip().partition(";")[0], 0, script.parent)
-
-
-def _start(script: Path, job: Job) -> Launched:
-    """A group of processes of its own, which outlives this one."""
-    name = f"local{script.parent.name}"
-    with (logs(job.run) / f"{name}_rank0.log").open("ab") as log:
-        process = subprocess.Popen(
-            ("bash", script), cwd=job.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
-    return Launched(name, process.pid, script.parent)
 
 
 def described(plan: Plan, done: Launched) -> str:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from skyframe.launch.status import accounted, launches, queued, statuses
+from skyframe.launch.overview import statuses
+from skyframe.launch.status import accounted, launches, queued
 from skyframe.launch.submit import launch, plan_launch
 from tests.launch.clusters import MINI, cluster_file
 from tests.minislurm import mini_slurm, need

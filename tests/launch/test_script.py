@@ -69,7 +69,7 @@ def test_options_appear_where_they_are_given():
     assert '--exclude="$bad"' in render(JOB, Cluster(time_limit="01:00:00", exclude_bad_nodes=True))
 
 
-@pytest.mark.parametrize("name", ["template", "example_a100", "example_h100_pyxis"])
+@pytest.mark.parametrize("name", ["template", "example_a100", "example_h100_pyxis", "example_cpu"])
 @pytest.mark.xdist_group("slurm")
 def test_slurm_reads_the_script_of_every_example(slurm, tmp_path: Path, name: str):
     script = tmp_path / "script.sh"

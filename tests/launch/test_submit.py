@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from skyframe.launch.status import launches, queued, status, statuses
+from skyframe.launch.overview import statuses
+from skyframe.launch.status import launches, queued, status
 from skyframe.launch.submit import plan_launch
 from skyframe.spec import InputError
 from tests.launch.clusters import LOCAL, MINI, cluster_file
