@@ -103,17 +103,16 @@ def train(cubes: str, words: list[str]) -> None:
     cli(words, standalone_mode=False)
 
 
-def page(found: dict[tuple[int, int], Counts], ranks: int, workers: int) -> str:
-    """The table as Markdown."""
+def page(found: dict[tuple[int, int], Counts], ranks: int, workers: int, tracer: str = "") -> str:
+    """The table as Markdown; what was counted by ranks and workers of the run, and who counted."""
     import torch
 
     kinds = [*CALLS, "fstat"]
-    version = subprocess.run(["strace", "-V"], capture_output=True, text=True).stdout.splitlines()[0]
     lines = [
         "# Calls to the metadata server", "",
         f"{date.today()}, `python -m benchmarks.metadata --ranks {ranks} --workers {workers}`; "
         f"torch {torch.__version__}, "
-        f"Python {platform.python_version()}, {os.cpu_count()}-core {platform.machine()} CPU, {version}.", "",
+        f"Python {platform.python_version()}, {os.cpu_count()}-core {platform.machine()} CPU, {tracer}.", "",
         f"Counted on runs of {STEPS} steps (batch {BATCH}, 3 modalities, a log row each step) of 1 rank x 1 worker, "
         "2 x 1 and 1 x 2, cubes read as on a network file system. Columns: by the first rank, more by each further "
         "rank (with one worker), more by each further worker of a rank; then all of "
@@ -152,7 +151,8 @@ def main() -> None:
             words += ["--origin", f"0,{10000 * number}"]
             subprocess.run([sys.executable, "-m", "skyframe", *words], check=True, capture_output=True, cwd=ROOT)
         found = {key: traced(*key, work) for key in ((1, 1), (2, 1), (1, 2))}
-    text = page(found, chosen.ranks, chosen.workers)
+    version = subprocess.run(["strace", "-V"], capture_output=True, text=True).stdout.splitlines()[0]
+    text = page(found, chosen.ranks, chosen.workers, version)
     out = ROOT / "benchmarks" / "results" / f"{date.today()}_metadata.md"
     out.write_text(text)
     print(text, end="")

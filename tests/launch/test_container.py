@@ -37,15 +37,19 @@ def test_a_job_runs_inside_an_image(cluster, earth: Path, tmp_path: Path):  # no
     (programs / "apptainer").chmod(0o755)
     (tmp_path / "skyframe.sif").touch()
     box = f"container: {{kind: apptainer, image: {tmp_path}/skyframe.sif, mounts: ['{earth}'], options: [--cleanenv]}}"
-    mini = cluster_file(tmp_path, f"{MINI}gpus_per_node: 1\npython: {sys.executable}\n{box}\n")
+    mini = cluster_file(
+        tmp_path, f"{MINI}gpus_per_node: 1\npython: {sys.executable}\n{box}\nscratch: {tmp_path}/disk/$SLURM_JOB_ID\n"
+    )
     env = {**cluster.env, "PATH": f"{programs}:{cluster.env['PATH']}"}
-    skyframe(tmp_path, env, "launch", "skysense_demo", "--cluster", mini, *nano(earth, "train.max_steps=2"))
+    words = nano(earth, "train.max_steps=2", "data.cache={path: $TMPDIR/cubes, max_gb: 0.1, of: all}")
+    skyframe(tmp_path, env, "launch", "skysense_demo", "--cluster", mini, *words)
 
     run = tmp_path / "runs/nano"
     job = launches(run)[1]["id"]
     said = f"{run}/slurm/{job}_rank0.log"
     assert cluster.wait(job, timeout_s=120) == "COMPLETED", Path(said).read_text()
     assert [row["step"] for row in rows(run)] == [1, 2]
+    assert int((tmp_path / f"disk/{job}/cubes/total").read_text()) > 0  # on the disk of the node that ran it
     recipe = f"-m skyframe pretrain {run}/launch/1/recipe.yaml resume=auto"
     image = f"--cleanenv {tmp_path}/skyframe.sif"
     assert (tmp_path / "words.txt").read_text() == (
