@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint prove bench docs clean
+.PHONY: help env wheelhouse demo test lint prove bench docs clean
 
 # The first interpreter that is new enough; constraints.txt was tested with Python 3.11.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
@@ -20,14 +20,16 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 export PATH := $(BIN):$(PATH)
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
 
 env: $(COMPLETE)  ## make .venv with the tested versions
 
-# torch comes first and alone: where a CPU wheel is at hand, nothing later may ask for another build of it.
-$(RUNTIME): setup.cfg pyproject.toml constraints.txt
+$(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer found; install one, or name it: make PYTHON=python3.11"; exit 2; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv
+
+# torch comes first and alone: where a CPU wheel is at hand, nothing later may ask for another build of it.
+$(RUNTIME): setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) torch
 	$(PIP) -e .
 	touch $@
@@ -35,6 +37,15 @@ $(RUNTIME): setup.cfg pyproject.toml constraints.txt
 $(COMPLETE): $(RUNTIME)
 	$(PIP) -e '.[dev,ingest,archive,object]'
 	touch $@
+
+# For machines without a network: launch/install.sh --wheelhouse wheelhouse TARGET. WHEELHOUSE_TORCH=no leaves torch and CUDA
+# to the site; EXTRAS=ingest,object adds what those need. Wheels fit this Python and kind of machine.
+wheelhouse: | $(BIN)/python  ## all wheels for nodes without a network, into wheelhouse/
+	rm -rf wheelhouse build
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check -c constraints.txt -w wheelhouse \
+		'setuptools>=70.1' '.$(if $(EXTRAS),[$(EXTRAS)])'
+	[ "$(WHEELHOUSE_TORCH)" != no ] || rm -f wheelhouse/{torch,triton,nvidia_*,cuda_*}-*.whl
+	@echo "$$(ls wheelhouse | wc -l) wheels, $$(du -sh wheelhouse | cut -f1)"
 
 demo: $(RUNTIME)  ## simulate, pretrain, export, score, report: the whole way on a laptop
 	bash recipes/demo.sh
@@ -59,5 +70,5 @@ docs: $(COMPLETE)  ## build the site in site/
 	$(BIN)/mkdocs build --quiet --strict
 
 clean:  ## remove what the other targets made, the environment too (finished cells of `make prove` stay)
-	rm -rf .venv site build demo .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf .venv wheelhouse site build demo .mypy_cache .ruff_cache .pytest_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,10 +1,16 @@
 """What the reader's benchmark times: every contestant gives the same pixels; medians and ratios by hand."""
 
+import sys
+from collections import Counter
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from benchmarks.material import CODECS, material, write_stores
 from benchmarks.measure import Turn, cpu_ratio, interleave, rate, ratio
+from benchmarks.metadata import count
+from benchmarks.metadata import page as metadata_page
 from benchmarks.ours import BATCH, array_reader, decoders, limit, series_reader, training_loader, training_reads
 from benchmarks.reader_table import Run, page
 from benchmarks.rivals import FILE_RIVALS, STORE_RIVALS
@@ -135,3 +141,39 @@ def test_page_tells_what_is_below_and_what_is_absent():
     assert "| lz4 | zarr-python, oindex | 20 | 30 [30, 30] | met | 45.00 [45.00, 45.00] |" in text
     assert "| litdata (frozen) | not run: litdata is not installed |" in text
     assert "| lz4, DataLoader, 1 workers | 30 [30, 30] | 0.50 [0.50, 0.50] |" in text
+
+
+TRACE = """\
+7 openat(AT_FDCWD</w>, "/w/cubes", O_RDONLY|O_DIRECTORY) = 3</w/cubes>
+7 getdents64(3</w/cubes>, 0x55 /* 5 entries */, 32768) = 128
+7 openat(AT_FDCWD</w>, "cubes/a/manifest.json", O_RDONLY) = 3</w/cubes/a/manifest.json>
+8 openat(AT_FDCWD</w>, "/w/cubes/a/s2/values/c/0/0/0/0", O_RDONLY <unfinished ...>
+9 newfstatat(AT_FDCWD</w>, "/w/cubes/a/s2", 0x7f, 0) = -1 ENOENT (No such file or directory)
+8 <... openat resumed>) = 5</w/cubes/a/s2/values/c/0/0/0/0>
+8 newfstatat(5</w/cubes/a/s2/values/c/0/0/0/0>, "", {st_mode=S_IFREG}, AT_EMPTY_PATH) = 0
+7 newfstatat(AT_FDCWD</w>, "/w/runs/x/checkpoints/LATEST", 0x7f, 0) = -1 ENOENT (No such file or directory)
+7 mkdir("/w/runs/x/checkpoints/step_1.tmp", 0777) = 0
+7 rename("/w/runs/x/checkpoints/step_1.tmp", "/w/runs/x/checkpoints/step_1") = 0
+7 fsync(6</w/runs/x/checkpoints>) = 0
+7 openat(AT_FDCWD</w>, "/etc/hosts", O_RDONLY) = 4</etc/hosts>
+7 newfstatat(AT_FDCWD</w>, "{prefix}/lib/torch", 0x7f, 0) = 0
+7 write(4</w/runs/x/metrics.jsonl>, "a row", 5) = 5
++++ exited with 0 +++
+"""
+
+
+def test_calls_are_counted_by_what_they_touch(tmp_path):
+    (tmp_path / "trace").write_text(TRACE.replace("{prefix}", sys.prefix))
+    found = count(tmp_path / "trace", Path("/w/cubes"), Path("/w/runs"))
+    assert found == {
+        ("cubes", "open"): 2, ("cubes", "readdir"): 1, ("cubes", "stat"): 1,
+        ("shards", "open"): 1, ("shards", "fstat"): 1,
+        ("run", "stat"): 1, ("environment", "stat"): 1,
+        ("checkpoint", "mkdir"): 1, ("checkpoint", "rename"): 1, ("checkpoint", "fsync"): 1,
+    }  # fmt: skip
+
+
+def test_many_ranks_follow_from_three_runs():
+    runs = {(1, 1): {("run", "stat"): 10}, (2, 1): {("run", "stat"): 13}, (1, 2): {("run", "stat"): 11}}
+    text = metadata_page({key: Counter(counts) for key, counts in runs.items()}, 128, 8)
+    assert "| stat | 10 | 3 | 1 | 1,287 |" in text  # 10 + 127 x 3 + 128 x 7 x 1

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import platform
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from skyframe.config.ranges import check_ranges
@@ -14,8 +17,24 @@ from skyframe.spec import InputError, RegionGrid
 class CacheConfig:
     """A bounded copy on the local disk of what remote cubes send, shared by the processes of a node."""
 
-    path: str  # a folder on a disk of the node itself
+    path: str  # a folder on a disk of the node itself; $VARIABLES are those of the node
     max_gb: float  # 10^9 bytes; the least recently read goes first
+    of: Literal["addresses", "all"] = "addresses"  # all = also cubes at paths, which lie on a shared file system
+
+    @property
+    def folder(self) -> Path:
+        """Its path on this node.
+
+        Raises:
+            InputError: a variable in it is not set here.
+        """
+        path = os.path.expandvars(os.path.expanduser(self.path))
+        if "$" in path:
+            raise InputError(
+                f"data.cache.path: {self.path!r} holds a variable that is not set on {platform.node()}, expected one "
+                "of the job such as $TMPDIR; set it in the cluster file (scratch, env), or write the folder out"
+            )
+        return Path(path)
 
 
 @dataclass(frozen=True)
@@ -35,7 +54,7 @@ class DataConfig:
     workers: int = 0  # reader processes per rank; they change who reads, never what
     min_clear: float = 0.0  # frames with a smaller share of clear pixels in the window count as absent
     on_damage: Literal["raise", "skip"] = "raise"  # skip = another window in place of one with lost or altered chunks
-    cache: CacheConfig | None = None  # for cubes at addresses; none = nothing is kept
+    cache: CacheConfig | None = None  # for cubes that are not on the node; none = nothing is kept
     regions: RegionGrid | None = None  # how a place becomes a prototype region; none = as the spec says
 
 

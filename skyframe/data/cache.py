@@ -35,6 +35,7 @@ class BlockCache:
 
     path: Path
     max_bytes: int
+    of_paths: bool = False  # of cubes at paths too
 
     def read(
         self,
@@ -59,29 +60,33 @@ class BlockCache:
             InputError: the folder cannot be written.
         """
         first, last = start // BLOCK_BYTES, (stop - 1) // BLOCK_BYTES
-        blocks = {number: None if fresh else self._look(key, number, size) for number in range(first, last + 1)}
-        for low, high in _runs([number for number, block in blocks.items() if block is None]):
+        wanted = {n: (max(start - n * BLOCK_BYTES, 0), stop - n * BLOCK_BYTES) for n in range(first, last + 1)}
+        parts = {n: None if fresh else self._look(key, n, size, wanted[n]) for n in wanted}
+        for low, high in _runs([number for number, part in parts.items() if part is None]):
             body = download(low * BLOCK_BYTES, min(size, (high + 1) * BLOCK_BYTES))
             for number in range(low, high + 1):
                 at = (number - low) * BLOCK_BYTES
-                block = blocks[number] = body[at : at + BLOCK_BYTES]
+                block = body[at : at + BLOCK_BYTES]
+                parts[number] = block[slice(*wanted[number])]
                 self._keep(key, number, block)
-        joined = b"".join(block for block in blocks.values() if block is not None)
-        return joined[start - first * BLOCK_BYTES : stop - first * BLOCK_BYTES]
+        return b"".join(part for part in parts.values() if part is not None)
 
     def _file(self, key: str, number: int) -> Path:
         name = hashlib.blake2b(f"{key} {number}".encode(), digest_size=20).hexdigest()
         return self.path / name[:2] / name
 
-    def _look(self, key: str, number: int, size: int) -> bytes | None:
-        """A block, marked as used now; None where it is not here, or not all of it."""
-        file = self._file(key, number)
+    def _look(self, key: str, number: int, size: int, wanted: tuple[int, int]) -> bytes | None:
+        """Some bytes of a block, which is marked as used now; None where it is not here, or not all of it."""
+        low, high = wanted[0], min(wanted[1], BLOCK_BYTES)
         try:
-            block = file.read_bytes()
-            os.utime(file)
+            with self._file(key, number).open("rb", buffering=0) as file:
+                if os.fstat(file.fileno()).st_size != min(size - number * BLOCK_BYTES, BLOCK_BYTES):
+                    return None
+                part = os.pread(file.fileno(), high - low, low)
+                os.utime(file.fileno())
         except OSError:
             return None
-        return block if len(block) == min(size - number * BLOCK_BYTES, BLOCK_BYTES) else None
+        return part if len(part) == high - low else None
 
     def _keep(self, key: str, number: int, block: bytes) -> None:
         """Write a block beside, make room for it, then give it its name."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -61,10 +60,10 @@ def select_cubes(recipe: Recipe) -> Selection:
 
 
 def make_client(data: DataConfig) -> Client:
-    """What a run reads cubes at addresses with."""
+    """What a run reads cubes at addresses with, and what keeps a copy of them."""
     if data.cache is None:
         return Client()
-    return Client(cache=BlockCache(Path(data.cache.path), int(data.cache.max_gb * 1e9)))
+    return Client(cache=BlockCache(data.cache.folder, int(data.cache.max_gb * 1e9), data.cache.of == "all"))
 
 
 def plan_windows(recipe: Recipe, table: CubeTable) -> WindowPlan:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
+    from skyframe.data.cache import BlockCache
     from skyframe.data.transport import Client
 
 Buffer = Any
@@ -119,9 +120,10 @@ class LocalFile:
 
 @dataclass(frozen=True)
 class LocalStore:
-    """A folder on a disk."""
+    """A folder on a disk, or on a file system that nodes share: then files may be read by way of a node's cache."""
 
     path: Path
+    cache: BlockCache | None = None
 
     @cached_property
     def url(self) -> str:
@@ -144,8 +146,12 @@ class LocalStore:
         """See `Store`."""
         return self.path / key
 
-    def open(self, key: str, tail: int = 0) -> LocalFile:
+    def open(self, key: str, tail: int = 0) -> Blob:
         """See `Store`."""
+        if self.cache is not None:
+            from skyframe.data.cached_file import CachedFile  # it needs the types of this file
+
+            return CachedFile(self.path / key, self.cache)
         return LocalFile(self.path / key, self._mapped)
 
 
@@ -159,13 +165,14 @@ def open_store(url: str | Path, client: Client | None = None) -> Store:
 
     Args:
         url: a folder, `https://host/...` or `s3://bucket/...`.
-        client: for addresses; share one among stores.
+        client: for addresses, and its cache for folders where that is wanted; share one among stores.
 
     Raises:
         InputError: an address of another kind.
     """
     if not is_address(url):
-        return LocalStore(Path(url))
+        cache = client.cache if client is not None else None
+        return LocalStore(Path(url), cache if cache is not None and cache.of_paths else None)
     from skyframe.data.object_store import open_object_store  # it needs the types of this file
 
     return open_object_store(str(url), client)

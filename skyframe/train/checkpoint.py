@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -84,6 +85,8 @@ class Checkpoints(pl.Callback):
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
             if final.exists():  # saved before, and then gone on from an older one
                 _remove(final)
+            with contextlib.suppress(OSError):  # which all ranks will meet, and tell together
+                aside.mkdir()  # by one: those who make the same folder at once wait for each other
         trainer.strategy.barrier()
         trainer.save_checkpoint(aside, weights_only=False)
         self.save, self.saved_step = trainer.strategy.save, step  # type: ignore[attr-defined]

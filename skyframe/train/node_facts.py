@@ -123,7 +123,7 @@ def _gpus(local: int) -> tuple[list[str], str]:
 def _free_gb(recipe: SkySenseRecipe) -> dict[str, float]:
     """Space left where the run writes: at the folder, or at the nearest one above it that is there."""
     cache = recipe.data.cache
-    folders = [Path(recipe.train.run_dir), *([Path(cache.path)] if cache is not None else [])]
+    folders = [Path(recipe.train.run_dir), *([cache.folder] if cache is not None else [])]
     found = {}
     for folder in folders:
         at = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())

@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from skyframe import dist
 from skyframe.spec import InputError
@@ -80,6 +79,8 @@ class ProgressLog(pl.Callback):
         aside.write_text("".join(json.dumps(r) + "\n" for r in kept))
         os.replace(aside, path)
         self.file = path.open("a")
+        from torch.utils.tensorboard import SummaryWriter  # many files, for rank 0 alone
+
         self.board = SummaryWriter(str(self.run / "tensorboard"), purge_step=step + 1)
 
     def on_train_batch_start(
@@ -147,9 +148,11 @@ class ProgressLog(pl.Callback):
             return
         self.file.write(json.dumps({k: round(v, 6) for k, v in row.items()}) + "\n")
         self.file.flush()
-        for name, value in row.items():
-            if name != "step":
-                self.board.add_scalar(name, value, int(row["step"]))
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        # One event for the row: the writer opens its file anew for each.
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in row.items() if name != "step"]
+        self.board.file_writer.add_summary(Summary(value=values), int(row["step"]))
 
     def _note_damage(self, sentences: list[str]) -> None:
         """Count the samples that stood in for damaged ones, and keep the reasons beside the log, a file per rank."""

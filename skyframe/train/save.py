@@ -74,7 +74,8 @@ class Save:
 
     def _write(self, shards: list[Shard]) -> None:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            if not self.folder.is_dir():
+                self.folder.mkdir(parents=True, exist_ok=True)
             self._pieces = write_rank(self.folder, dist.rank(), shards)
         except (OSError, SafetensorError) as error:
             self._failed = f"rank {dist.rank()}: {error}"

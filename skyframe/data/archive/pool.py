@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from skyframe.data.store import Buffer, LocalFile, LocalStore, Store
+from skyframe.data.store import Blob, Buffer, LocalStore, Store
 
 
 class Opened(Protocol):
@@ -48,7 +48,7 @@ class _File:
     """A file that is read whole: copied the first time; kept mapped if it is asked for again, which costs more once."""
 
     number = -1
-    _again: LocalFile | None = None
+    _again: Blob | None = None
     _was_read = False
 
     def __init__(self, store: LocalStore, key: str) -> None:
