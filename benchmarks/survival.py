@@ -134,7 +134,7 @@ def _requeued(run: Run) -> list[int]:
 def _killed(run: Run) -> list[int]:
     """kill -9 of the second rank."""
     _until(run.folder, 15)
-    os.kill(_pid(run, 1), signal.SIGKILL)
+    os.kill(run.slurm.rank(run.job, 1), signal.SIGKILL)
     run.slurm.release(run.job, timeout_s=120)
     return [_newest(run.folder)]
 
@@ -198,21 +198,6 @@ def _finish(run: Run) -> None:
     state = run.slurm.wait(run.job, timeout_s=1800)
     if state != "COMPLETED":
         raise RuntimeError(f"{run.folder.name}: job ended as {state}, expected COMPLETED; see {run.folder / 'slurm'}")
-
-
-def _pid(run: Run, rank: int) -> int:
-    """The process of a rank: the one that it names in its environment, and that trains."""
-    marks = {f"SLURM_JOB_ID={run.job}".encode(), f"SLURM_PROCID={rank}".encode()}
-    marks.add(f"SLURM_CONF={run.slurm.env['SLURM_CONF']}".encode())
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (entry / "environ").read_bytes().split(b"\0")
-            argv = (entry / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if marks <= set(words) and b"pretrain" in argv and argv[0].endswith(b"python"):
-            return int(entry.name)
-    raise RuntimeError(f"{run.folder.name}: job {run.job} has no rank {rank}, expected it to train")
 
 
 def _until(folder: Path, step: int) -> None:

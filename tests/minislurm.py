@@ -140,6 +140,16 @@ class MiniSlurm:
         time.sleep(1.2)  # a node refuses what was allowed in the very second in which it ended the job
         self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
 
+    def rank(self, job: str, rank: int) -> int:
+        """The process of a rank that trains."""
+        marks = (f"SLURM_JOB_ID={job}", f"SLURM_PROCID={rank}")
+        for pid in _left(self, *marks):
+            with contextlib.suppress(OSError):
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                if b"pretrain" in words and words[0].endswith(b"python"):
+                    return pid
+        raise AssertionError(f"job {job} has no rank {rank} that trains")
+
     def kill_node(self, node: str) -> None:
         """End a node's slurmd at once; its tasks go on until the controller notices, after about 25 s."""
         self.daemons[node].kill()
@@ -303,9 +313,9 @@ def _stop(cluster: MiniSlurm) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def _left(cluster: MiniSlurm, more: str = "") -> list[int]:
+def _left(cluster: MiniSlurm, *more: str) -> list[int]:
     """Processes that were started for this cluster, by the address of its configuration in their environment."""
-    words = {w.encode() for w in (f"SLURM_CONF={cluster.env['SLURM_CONF']}", more) if w}
+    words = {w.encode() for w in (f"SLURM_CONF={cluster.env['SLURM_CONF']}", *more)}
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):

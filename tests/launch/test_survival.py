@@ -37,19 +37,6 @@ class Job:
         assert got == state, f"{got}: {text}"
         return (self.run / "slurm" / f"{self.id}_script.log").read_text()
 
-    def pid(self, rank: int) -> int:
-        """The process of a rank."""
-        for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                words = (entry / "environ").read_bytes().split(b"\0")
-                argv = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            ours = {f"SLURM_JOB_ID={self.id}".encode(), f"SLURM_PROCID={rank}".encode()} <= set(words)
-            if ours and b"pretrain" in argv and argv[0].endswith(b"python"):
-                return int(entry.name)
-        raise AssertionError(f"job {self.id} has no rank {rank}")
-
 
 @pytest.fixture
 def here(slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
@@ -105,7 +92,7 @@ def test_a_requeued_job_saves_on_sigterm_and_a_killed_rank_costs_what_was_not_sa
     step = saved_at(job.run)
     assert 4 <= step < TWO_RANKS_STEPS
     until(job.run, step + 3)
-    os.kill(job.pid(1), signal.SIGKILL)
+    os.kill(slurm.rank(job.id, 1), signal.SIGKILL)
     slurm.release(job.id, 2)
     assert saved_at(job.run) == step
     assert f"queued again from checkpoint step_{step:08d} (1 of 3 from there)" in job.finish()
