@@ -123,6 +123,20 @@ def _told(run: Run) -> list[int]:
     return steps
 
 
+def _preempted(run: Run) -> list[int]:
+    """Jobs of a more important partition want both nodes, twenty times: SIGTERM, and the run is queued again."""
+    steps = list[int]()
+    for count in range(1, PREEMPTIONS + 1):
+        _until(run.folder, (steps[-1] if steps else 0) + 1)
+        other = run.slurm.run(
+            "sbatch", "--parsable", "--partition=urgent", "-N2", "--exclusive", "--output=/dev/null", "--wrap=true"
+        )
+        run.slurm.wait(other)
+        run.slurm.release(run.job, count, timeout_s=120)
+        steps.append(_newest(run.folder))
+    return steps
+
+
 def _requeued(run: Run) -> list[int]:
     """`scontrol requeue`, as an administrator does: SIGTERM, and five seconds to save."""
     _until(run.folder, 15)
@@ -164,7 +178,8 @@ def _limit(run: Run) -> list[int]:
 
 TROUBLES = {
     "told": Trouble("SIGUSR2, twenty times", "ddp", 90, _told),
-    "limit": Trouble("time limit", "ddp", 1600, _limit, "00:02:00"),
+    "preempted": Trouble("preempted by another job, twenty times", "ddp", 90, _preempted),
+    "limit": Trouble("time limit of two minutes", "ddp", 700, _limit, "00:02:00"),
     "requeued": Trouble("scontrol requeue", "zero2", 90, _requeued),
     "killed": Trouble("kill -9 of a rank", "zero2", 60, _killed, save_every=10),
     "lost_node": Trouble("kill -9 of a slurmd", "zero2", 600, _lost_node, save_every=10),

@@ -27,7 +27,9 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "sque
 SEARCH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
 LIVING = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "STAGE_OUT")
 FEATURES = "a100,h100,nvme"
-PARTITIONS = ("debug", "a100", "h100", "cpu")
+URGENT = "urgent"
+"""The partition whose jobs preempt those of the others, which have half a minute to save."""
+PARTITIONS = ("debug", "a100", "h100", "cpu", URGENT)
 
 CONF = """
 ClusterName=mini
@@ -53,6 +55,8 @@ SelectTypeParameters=CR_Core
 SlurmdParameters=config_overrides
 SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=2,bf_interval=2,sched_min_interval=100000,batch_sched_delay=0
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 ReturnToService=2
 JobRequeue=1
 JobAcctGatherType=jobacct_gather/none
@@ -249,7 +253,10 @@ def _describe(root: Path, num_nodes: int, cpus: int, memory_mb: int, accounting:
         )
     for name in PARTITIONS:
         default = "YES" if name == PARTITIONS[0] else "NO"
-        lines.append(f"PartitionName={name} Nodes=ALL Default={default} MaxTime=INFINITE State=UP OverSubscribe=NO")
+        lines.append(
+            f"PartitionName={name} Nodes=ALL Default={default} MaxTime=INFINITE State=UP OverSubscribe=NO "
+            f"PriorityTier={10 if name == URGENT else 1} GraceTime=30"
+        )
     (root / "slurm.conf").write_text("\n".join([*lines, ""]))
     for index in range(8):
         (root / f"gpu{index}").touch()  # a device file each, as slurmd looks for one
