@@ -62,44 +62,30 @@ def words(earth: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_told_to_leave_three_times_in_a_row_a_run_loses_nothing(slurm, here, earth, whole):
+def test_told_requeued_and_killed_in_a_row_a_run_loses_nothing(slurm, here, earth, whole):
+    """`make prove` does each of them alone, to steps of ZeRO too, and twenty preemptions."""
     job, steps = Job(slurm, here, "", words(earth)), list[int]()
-    for _ in range(3):
-        until(job.run, (steps[-1] if steps else 0) + 2)
-        slurm.run("scancel", "-s", "USR2", job.id)
+
+    def disturbed(after: int, *how: str) -> None:
+        until(job.run, (steps[-1] if steps else 0) + after)
+        slurm.run(*how, job.id) if how else os.kill(slurm.rank(job.id, 1), signal.SIGKILL)
         slurm.release(job.id, len(steps) + 1)
         steps.append(saved_at(job.run))
+
+    disturbed(2, "scancel", "-s", "USR2")
+    disturbed(2, "scontrol", "requeue")
+    disturbed(3)
+    assert 2 <= steps[0] < steps[1] == steps[2] < TWO_RANKS_STEPS  # nothing but a kill costs steps
     script = job.finish()
-    assert steps == sorted(set(steps)) and steps[-1] < TWO_RANKS_STEPS
     assert_same_run(whole, job.run)
-    restarts = read_restarts(job.run)
-    assert [r["step"] for r in restarts] == steps and {r["why"] for r in restarts} == {"told to leave by SIGUSR2"}
-    assert {r["job"] for r in restarts} == {job.id} and slurm.show(job.id)["Restarts"] == "3"
+    kept = zip(steps, ("told to leave by SIGUSR2", "told to leave by SIGTERM", UNKNOWN), strict=True)
+    assert [(r["step"], r["why"], r["job"]) for r in read_restarts(job.run)] == [(s, why, job.id) for s, why in kept]
+    assert slurm.show(job.id)["Restarts"] == "3" and status(job.run, []).restarts == 3
     first = (job.run / "slurm" / f"{job.id}_rank0.log").read_text()
-    for step in steps:
+    for step in steps[:2]:
         assert first.count(f"saved at step {step}, add resume=auto to go on from there") == 1
-        assert script.count(f"queued again from checkpoint step_{step:08d} (1 of 3 from there)") == 1
-    assert "Traceback" not in first and script.count("ended with code 75") == 3
-    assert status(job.run, []).restarts == 3
-
-
-@pytest.mark.slow
-def test_a_requeued_job_saves_on_sigterm_and_a_killed_rank_costs_what_was_not_saved(slurm, here, earth, whole):
-    job = Job(slurm, here, "", words(earth))
-    until(job.run, 4)
-    slurm.run("scontrol", "requeue", job.id)
-    slurm.release(job.id)
-    step = saved_at(job.run)
-    assert 4 <= step < TWO_RANKS_STEPS
-    until(job.run, step + 3)
-    os.kill(slurm.rank(job.id, 1), signal.SIGKILL)
-    slurm.release(job.id, 2)
-    assert saved_at(job.run) == step
-    assert f"queued again from checkpoint step_{step:08d} (1 of 3 from there)" in job.finish()
-    assert_same_run(whole, job.run)
-    assert [(r["step"], r["why"]) for r in read_restarts(job.run)] == [
-        (step, "told to leave by SIGTERM"), (step, UNKNOWN)
-    ]  # fmt: skip
+    assert script.count(f"queued again from checkpoint step_{steps[0]:08d} (1 of 3 from there)") == 1
+    assert script.count("ended with code 75") >= 1 and script.count("ended with code 137") == 1
 
 
 def stand_in(here: Path, text: str) -> str:

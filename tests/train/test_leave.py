@@ -120,14 +120,9 @@ def test_a_run_alone_saves_where_none_is_due_and_goes_on_bit_equal(earth, tmp_pa
     step = saved_at(run)
     assert process.returncode == EXIT == 75 and 3 <= step < 12, output
     assert f"saved at step {step}, add resume=auto to go on from there" in output
-    again = start(earth, tmp_path, "told", *SPARSE, "resume=auto")
-    until(run, step + 2, again)
-    again.send_signal(signal.SIGTERM)
-    again.communicate(timeout=60)
-    assert again.returncode == EXIT and saved_at(run) > step
     finish(start(earth, tmp_path, "told", *SPARSE, "resume=auto"))
     assert_same_run(whole, run)
-    assert [line["why"] for line in read_restarts(run)] == ["told to leave by SIGUSR2", "told to leave by SIGTERM"]
+    assert [line["why"] for line in read_restarts(run)] == ["told to leave by SIGUSR2"]
     assert next(line["step"] for line in read_restarts(run)) == step and not (run / "left.json").exists()
 
 
@@ -163,22 +158,12 @@ def test_a_finished_run_is_never_trained_again(earth, whole, monkeypatch, capsys
 
 @pytest.mark.slow
 def test_torchrun_of_two_ranks_leaves_together_when_one_is_told(earth, tmp_path):
-    def torchrun(*more: str) -> subprocess.Popen:
-        words = ["pretrain", "skysense_demo", *overrides(earth, tmp_path, "run", *TWO_RANKS, "train.devices=2"), *more]
-        command = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node=2",
-            "-m",
-            "skyframe",
-        ]
-        env = {**os.environ, "OMP_NUM_THREADS": "1"}
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        return subprocess.Popen([*command, *words], env=env, **pipes)
-
-    process, run = torchrun(), tmp_path / "run"
+    words = ["pretrain", "skysense_demo", *overrides(earth, tmp_path, "run", *TWO_RANKS, "train.devices=2")]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "skyframe"]
+    env, run = {**os.environ, "OMP_NUM_THREADS": "1"}, tmp_path / "run"
+    process = subprocess.Popen(
+        [*launcher, *words], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     until(run, 3, process)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(children[1]), signal.SIGUSR2)
@@ -186,12 +171,4 @@ def test_torchrun_of_two_ranks_leaves_together_when_one_is_told(earth, tmp_path)
     assert process.returncode == 1 and re.search(rf"exitcode\s*: {EXIT} ", output), output
     step = saved_at(run)
     assert 3 <= step < TWO_RANKS_STEPS and f"saved at step {step}, add resume=auto" in output
-    again = torchrun("resume=auto")
-    until(run, step + 2, again)
-    again.terminate()
-    again.communicate(timeout=90)
-    later = saved_at(run)
-    assert later > step and max(r["step"] for r in read_metrics(run)) == later
-    finish(torchrun("resume=auto"))
-    finish(start(earth, tmp_path, "whole", *TWO_RANKS, "train.devices=2"))
-    assert_same_run(tmp_path / "whole", run)
+    assert max(r["step"] for r in read_metrics(run)) == step

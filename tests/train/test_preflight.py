@@ -21,7 +21,7 @@ from skyframe.train.preflight import Found, check_nodes, summary
 from tests.system.batches import nano_recipe
 from tests.train.runs import overrides
 
-LIMIT_S = 14.0
+LIMIT_S = 12.0
 SAME = {"skyframe": "0.1.0", "commit": "c0ffee", "torch": "2.13.0", "python": "3.11.7"}
 
 
@@ -106,7 +106,7 @@ def _rank(rank: int, port: int, fault: str, folder: str, words: list[str]) -> No
         return
     if bad and fault == "frozen":
         time.sleep(60)
-    place = Place(rank, 2, 0, "127.0.0.1", port + (bad and fault == "port"))
+    place = Place(rank, 2, 0, "127.0.0.1", port)
     try:
         found = check_nodes(recipe, place, LIMIT_S)
         said = "fits" if bad else summary(found)
@@ -160,15 +160,9 @@ def test_a_full_disk_is_named(earth, tmp_path):
     assert first == f"node n2: {tmp_path} has 0.10 GB free, expected at least 2 GB; make room there" and second == "2"
 
 
-def test_a_blocked_port_is_named_on_both_sides(tmp_path):
-    first, second = two_nodes(tmp_path, "port")
-    assert first.startswith("rank 1: no word at 127.0.0.1:") and "or the port is blocked between the nodes" in first
-    assert second.startswith("n2, rank 1: port ") and "of 127.0.0.1 does not answer within 10 s" in second
-
-
 def test_a_node_whose_network_does_not_reach_the_others_is_named(tmp_path):
     first, _ = two_nodes(tmp_path, "network")
-    assert first.startswith("node n2: no all-reduce with the others, expected one within 14 s") and "nowhere0" in first
+    assert first.startswith("node n2: no all-reduce with the others, expected one within 12 s") and "nowhere0" in first
 
 
 def test_a_process_that_stands_still_is_named(tmp_path):
@@ -183,6 +177,17 @@ def test_a_taken_port_is_said_so():
         port = other.getsockname()[1]
         with pytest.raises(InputError, match=rf"rank 0: port {port} of 127.0.0.1 is taken, expected it free"):
             check_nodes(None, Place(0, 2, 0, "127.0.0.1", port), 5.0)
+
+
+def test_a_port_at_which_nobody_answers_is_said_so_and_waits_no_longer_than_told(monkeypatch):
+    monkeypatch.setenv("SLURMD_NODENAME", "n2")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        begun = time.monotonic()
+        with pytest.raises(InputError, match=rf"n2, rank 1: port {port} of 127.0.0.1 does not answer within 1 s"):
+            check_nodes(None, Place(1, 2, 0, "127.0.0.1", port), 2.0)
+        assert time.monotonic() - begun < 20
 
 
 def test_the_command_looks_at_this_machine_alone_and_refuses_a_cube_that_is_not_there(earth, tmp_path, monkeypatch):
