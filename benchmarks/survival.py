@@ -173,6 +173,7 @@ def _limit(run: Run) -> list[int]:
         if state == "COMPLETED":
             return steps
         run.slurm.release(run.job, len(steps) + 1, timeout_s=120)
+        run.slurm.wait(run.job, "RUNNING", "COMPLETED")
         steps.append(_newest(run.folder))
 
 
