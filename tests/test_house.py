@@ -1,10 +1,13 @@
 """House rules that a linter does not know: sizes, no unused objectives, no hollow tests, no paths of one machine."""
 
 import ast
+import os
 import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted(p for folder in ("skyframe", "tests", "benchmarks") for p in (ROOT / folder).rglob("*.py"))
@@ -80,3 +83,9 @@ def test_no_file_names_this_machine() -> None:
         if path.suffix in {".py", ".md", ".yaml", ".yml", ".cfg", ".toml", ".sh", ".txt", ""}:
             match = words.search(path.read_text(errors="replace"))
             assert match is None, f"{_name(path)} names {match.group() if match else ''}"
+
+
+@pytest.mark.xdist_group("house")
+def test_tests_of_one_group_share_a_worker(request: pytest.FixtureRequest) -> None:
+    """pytest 9.2 hides the mark that pytest-xdist 3.8 sets, and groups fall apart without a word."""
+    assert "PYTEST_XDIST_WORKER" not in os.environ or request.node.nodeid.endswith("@house")

@@ -101,7 +101,7 @@ def runs(cubes: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("strategies")
     for micro in (1, 2):
         pretrain(recipe_of(cubes, folder, f"alone_{micro}", f"train.micro_steps={micro}"), show=False)
-    run_ranks(train_all, cubes, folder, cells(folder), timeout_s=400)
+    run_ranks(train_all, cubes, folder, cells(folder), timeout_s=600)
     return folder
 
 
