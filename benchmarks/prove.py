@@ -47,6 +47,7 @@ CELLS = [
     *(Cell(f"kills/{w}", partial(strategies.killed, CELLS_OF / "kills", w, 0)) for w in strategies.KILLED),
     Cell("survival/equal", partial(survival.equal, CELLS_OF / "survival")),
     *(Cell(f"survival/{t}", partial(survival.survive, CELLS_OF / "survival", t)) for t in survival.TROUBLES),
+    Cell("survival/torchrun", partial(survival.torchrun, CELLS_OF / "survival")),
 ]  # fmt: skip
 
 

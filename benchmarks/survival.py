@@ -83,9 +83,6 @@ def equal(work: Path) -> dict[str, Any]:
 
 def survive(work: Path, name: str) -> dict[str, Any]:
     """Launch a run, interrupt it, and compare its end with that of an uninterrupted one on as many ranks."""
-    from skyframe.train.progress import read_metrics
-    from skyframe.train.restarts import read_restarts
-
     trouble = TROUBLES[name]
     whole, run = (work / "runs" / f"{kind}_{name}" for kind in ("whole", "disturbed"))
     for folder in (whole, run):
@@ -96,6 +93,36 @@ def survive(work: Path, name: str) -> dict[str, Any]:
         launched = _launch(work, slurm, file, run.name, trouble.way, *more)
         steps = trouble.disturb(launched)
         _finish(launched)
+    return _compared(whole, run, trouble, steps)
+
+
+def torchrun(work: Path) -> dict[str, Any]:
+    """kill -9 of a rank under `torchrun --max-restarts=1`, without SLURM."""
+    whole, run = (work / "runs" / f"{kind}_torchrun" for kind in ("whole", "disturbed"))
+    for folder in (whole, run):
+        shutil.rmtree(folder, ignore_errors=True)
+    trouble = Trouble("kill -9 of a rank under torchrun", "ddp", 60, _killed, save_every=10)
+    more = [f"train.max_steps={trouble.steps}", f"train.checkpoint_every={trouble.save_every}", "train.threads=1"]
+    begin(strategies.words(work, whole.name, trouble.way, 2, 1, *more))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    words = strategies.words(work, run.name, trouble.way, 2, 1, *more, "resume=auto")
+    with (work / "torchrun.log").open("w") as log:
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen([*launcher, "-m", "skyframe", *words], env=env, stdout=log, stderr=log)
+        _until(run, 15)
+        second = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[1]
+        os.kill(int(second), signal.SIGKILL)
+        steps = [_newest(run)]
+        if process.wait():
+            raise RuntimeError(f"torchrun ended with {process.returncode}, expected 0; see {log.name}")
+    return _compared(whole, run, trouble, steps)
+
+
+def _compared(whole: Path, run: Path, trouble: Trouble, steps: list[int]) -> dict[str, Any]:
+    """How a disturbed run ended beside one that was not, and from which steps it went on."""
+    from skyframe.train.progress import read_metrics
+    from skyframe.train.restarts import read_restarts
+
     rows = [[(r["step"], r["total"]) for r in read_metrics(r)] for r in (whole, run)]
     tensors, same, far = strategies.compared(whole, run, trouble.steps)
     restarts = [line["why"] for line in read_restarts(run)]
@@ -227,10 +254,10 @@ def _until(folder: Path, step: int) -> None:
 
 
 def _newest(folder: Path) -> int:
-    from skyframe.train.checkpoint import latest
+    from skyframe.train.checkpoint import latest, step_of
 
     newest = latest(folder / "checkpoints")
-    return 0 if newest is None else int(newest.name.removeprefix("step_"))
+    return 0 if newest is None else step_of(newest)
 
 
 def survival_table(answers: list[dict[str, Any]]) -> str:

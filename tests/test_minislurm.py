@@ -32,7 +32,7 @@ def test_a_requeued_job_is_released_at_once(slurm, tmp_path: Path):
 def test_a_cluster_leaves_nothing_behind(slurm):
     assert not missing_programs()
     with mini_slurm(num_nodes=1) as other:
-        other.run("sbatch", "--wrap", "sleep 600")
+        other.run("sbatch", "--output=/dev/null", "--wrap", "sleep 600")
         other.kill_node("n1")
         other.start_node("n1")
         pids = [daemon.pid for daemon in other.daemons.values()]

@@ -6,12 +6,12 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from skyframe.config import dump_recipe, load_recipe, recipe_from_tree
 from skyframe.config.recipe import Recipe, same_run
-from skyframe.launch.begin import Launched, check_places, check_program, made, sbatch, start, write_record
+from skyframe.launch.begin import Launched, check_places, check_program, made, sbatch, shown, start, write_record
 from skyframe.launch.cluster import Cluster, load_cluster
 from skyframe.launch.script import SCRIPT, Job, logs, render
 from skyframe.launch.status import alive, jobs_of, last_row, launches
@@ -158,9 +158,9 @@ def _check_queue(job: Job) -> None:
 def described(plan: Plan, done: Launched) -> str:
     """What a launch tells: the job, its folders, and how to follow it."""
     where = f"{plan.job.num_nodes} nodes x {plan.cluster.tasks} processes" if not done.pid else f"process {done.pid}"
-    run = plan.job.run.relative_to(plan.job.folder) if plan.job.run.is_relative_to(plan.job.folder) else plan.job.run
-    shown = replace(done, folder=run / "launch" / done.folder.name)
+    run = shown(plan.job.run)
+    script = run / "launch" / done.folder.name / SCRIPT
     return (
-        f"job      {done.id}: {plan.job.name}, {where}\nrun      {run}\nscript   {shown.folder / 'script.sh'}\n"
+        f"job      {done.id}: {plan.job.name}, {where}\nrun      {run}\nscript   {script}\n"
         f"follow   skyframe logs {run} -f\nall      skyframe jobs\nend it   skyframe cancel {run}"
     )

@@ -19,7 +19,7 @@ from pytorch_lightning.plugins.environments import (
 )
 
 from skyframe.spec import InputError
-from skyframe.train.signals import node_name
+from skyframe.train.node_facts import node_name
 
 PREFIX = "skyframe/preflight"
 

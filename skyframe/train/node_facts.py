@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -16,7 +18,6 @@ import torch
 import skyframe
 from skyframe.config.skysense import SkySenseRecipe
 from skyframe.spec import InputError
-from skyframe.train.signals import node_name
 
 LEAST_FREE_GB = 2.0
 """On a disk that a run writes to, in 10^9 bytes: less would not hold its first log and checkpoint."""
@@ -78,6 +79,11 @@ def within(work: Callable[[], Any], limit_s: float) -> str:
     thread.start()
     thread.join(limit_s)
     return said[0]
+
+
+def node_name() -> str:
+    """This machine, as SLURM calls it."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def commit() -> str:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from skyframe.train.signals import job_id, node_name
+from skyframe.train.node_facts import node_name
 
 FILE = "restarts.jsonl"
 LEFT = "left.json"
@@ -31,7 +31,7 @@ def note_restart(run: Path, step: int) -> None:
     """
     left = run / LEFT
     why = json.loads(left.read_text())["why"] if left.is_file() else UNKNOWN
-    line = {"at": _now(), "why": why, "step": step, "job": job_id(), "host": node_name()}
+    line = {"at": _now(), "why": why, "step": step, "job": os.environ.get("SLURM_JOB_ID"), "host": node_name()}
     with (run / FILE).open("a") as file:
         file.write(json.dumps(line) + "\n")
         file.flush()

@@ -22,7 +22,7 @@ from skyframe.config.recipe import same_run
 from skyframe.config.skysense import SkySenseRecipe
 from skyframe.data.datamodule import CubeDataModule
 from skyframe.spec import InputError, load_yaml
-from skyframe.train.checkpoint import Checkpoints, latest
+from skyframe.train.checkpoint import Checkpoints, latest, step_of
 from skyframe.train.deepspeed_config import keep_config
 from skyframe.train.guards import Guards, evidence
 from skyframe.train.leave import Leave
@@ -57,19 +57,20 @@ def pretrain(recipe: SkySenseRecipe, resume: str = "no", show: bool = True) -> P
     """
     run, train = Path(recipe.train.run_dir) / recipe.name, recipe.train
     checkpoint = _find_start(run, recipe, resume)
-    if _step(checkpoint) >= train.max_steps:
+    step = 0 if checkpoint is None else step_of(checkpoint)
+    if step >= train.max_steps:
         if show and dist.is_leader():
             print(f"{run}: the run is finished, its last checkpoint is that of step {train.max_steps}, the last one")
         return run
     with listening(train.survival.signal) as told, nodes_checked(recipe, show):
+        if dist.is_leader() and (run / "recipe.yaml").is_file():
+            note_restart(run, step)
         _train(recipe, run, checkpoint, show, told)
     return run
 
 
 def _train(recipe: SkySenseRecipe, run: Path, checkpoint: Path | None, show: bool, told: Told) -> None:
     train = recipe.train
-    if dist.is_leader() and (run / "recipe.yaml").is_file():
-        note_restart(run, _step(checkpoint))
     if train.threads or train.devices > 1:
         torch.set_num_threads(train.threads or max(1, (os.cpu_count() or 1) // train.devices))
     datamodule = CubeDataModule(recipe)
@@ -85,11 +86,6 @@ def _train(recipe: SkySenseRecipe, run: Path, checkpoint: Path | None, show: boo
         if fresh and not read_metrics(run) and not evidence(run):  # no step: the corrected run may have the name
             _clear(run)
         raise InputError(_own_words(error) if isinstance(error, InputError) else _out_of_memory(recipe)) from error
-
-
-def _step(checkpoint: Path | None) -> int:
-    """The step that a checkpoint was saved at, 0 where there is none."""
-    return 0 if checkpoint is None else int(checkpoint.name.removeprefix("step_"))
 
 
 def _trainer(recipe: SkySenseRecipe, run: Path, show: bool, told: Told, num_parameters: int) -> pl.Trainer:

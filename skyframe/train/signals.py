@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,13 +73,3 @@ def listening(name: str) -> Iterator[Told]:
     finally:
         for n, handler in before.items():
             signal.signal(n, signal.SIG_DFL if handler is None else handler)
-
-
-def node_name() -> str:
-    """This machine, as SLURM calls it."""
-    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
-
-
-def job_id() -> str | None:
-    """This job as SLURM numbers it, each element of an array by a number of its own; None outside of SLURM."""
-    return os.environ.get("SLURM_JOB_ID")

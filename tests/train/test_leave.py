@@ -12,7 +12,7 @@ import pytest
 import pytorch_lightning as pl
 
 from skyframe.spec import InputError
-from skyframe.train.checkpoint import latest
+from skyframe.train.checkpoint import latest, step_of
 from skyframe.train.leave import Leave
 from skyframe.train.progress import read_metrics
 from skyframe.train.restarts import UNKNOWN, note_left, note_restart, read_restarts
@@ -42,7 +42,7 @@ def until(run: Path, step: int, process: subprocess.Popen | None = None, timeout
 
 
 def saved_at(run: Path) -> int:
-    return int(latest(run / "checkpoints").name.removeprefix("step_"))
+    return step_of(latest(run / "checkpoints"))
 
 
 def assert_same_run(whole: Path, run: Path) -> None:
