@@ -35,7 +35,7 @@ $(RUNTIME): setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(COMPLETE): $(RUNTIME)
-	$(PIP) -e '.[dev,ingest,archive,object]'
+	$(PIP) -e '.[dev,ingest,archive,object,eval]'
 	touch $@
 
 # For machines without a network: launch/install.sh --wheelhouse wheelhouse TARGET. WHEELHOUSE_TORCH=no leaves torch and CUDA

@@ -28,7 +28,8 @@ def open_dataset(name: str, root: Path) -> Dataset:
     """
     if name not in DATASETS:
         raise InputError(
-            f"data set {name!r} is not known, expected one of {', '.join(sorted(DATASETS))}{did_you_mean(name, DATASETS)}"
+            f"data set {name!r} is not known, expected one of "
+            f"{', '.join(sorted(DATASETS))}{did_you_mean(name, DATASETS)}"
         )
     if not root.is_dir():
         raise InputError(f"{name}: no folder {root}, expected the one that holds the data set")
