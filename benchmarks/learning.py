@@ -100,7 +100,7 @@ def scores(suite: str, name: str, seed: int, climate: str = "*") -> list[dict[st
     folder = evaluation_of(suite if climate == "*" else f"{suite}_{climate}", name)
     data = [f"data.simulated.{part}=[{cubes()}/{part}_{climate}]" for part in ("train", "test")]
     if suite == "eurosat":
-        data = [f"data.eurosat.root={samples() / 'EuroSAT' / 'EuroSAT_RGB'}"]
+        data = ["--data", str(samples())]
     encoder = CELLS_OF / "encoders" / name / "model"
     skyframe("evaluate", suite, str(encoder), f"seeds=[{seed}]", "--out", str(folder), *data)
     with (folder / "results.csv").open(newline="") as file:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, cast
 import click
 
 from skyframe import __version__
-from skyframe.commands import OVERRIDES
+from skyframe.commands.evaluate import evaluate
 from skyframe.commands.jobs import cancel, jobs, logs
 from skyframe.commands.launch import launch
 from skyframe.commands.plan import plan
@@ -211,7 +211,7 @@ def catalogue(
         click.echo(f"listed twice (same rectangle, same dates): {', '.join(group)}")
 
 
-for command in (plan, launch, jobs, logs, cancel):
+for command in (plan, launch, jobs, logs, cancel, evaluate):
     cli.add_command(command)
 
 
@@ -270,37 +270,6 @@ def export(run: Path, out: Path) -> None:
     recipe, checkpoint = load_run(run)
     for folder in export_run(read_checkpoint(checkpoint), recipe, out):
         click.echo(f"wrote {folder}")
-
-
-@cli.command()
-@click.argument("suite")
-@click.argument("encoder", type=click.Path(path_type=Path))
-@OVERRIDES
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=None,
-    help="folder for results.csv, features and logs; ENCODER/../evaluation by default",
-)
-def evaluate(suite: str, encoder: Path, overrides: tuple[str, ...], out: Path | None) -> None:
-    """Score an exported encoder beside raw pixels, its own random initialisation and the majority class."""
-    from rich.console import Console
-
-    from skyframe.config.evaluate import load_suite
-    from skyframe.evaluate.protocol import Subject
-    from skyframe.evaluate.suite import evaluate as run
-    from skyframe.evaluate.table import results_table
-    from skyframe.export import load_module, random_copy
-
-    loaded = load_suite(suite, overrides)
-    module = load_module(encoder)
-    random = Subject("random_init", random_copy(module, seed=loaded.seeds[0]), "random")
-    outcome = run(loaded, [Subject(encoder.name, module), random], out or encoder.parent / "evaluation")
-    console = Console()
-    console.print(results_table(outcome.rows))
-    for alarm in outcome.alarms:
-        console.print(f"warning: {alarm}", markup=False)
-    click.echo(f"{outcome.num_new} new scores in {outcome.csv}")
 
 
 @cli.command()

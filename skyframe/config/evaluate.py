@@ -10,8 +10,43 @@ from typing import Literal
 from skyframe.config import overlay, read_tree
 from skyframe.spec import InputError, build, did_you_mean
 
-METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "miou")
-"""Names a task may list; all are shares in 0..1, computed over the data set, not per image."""
+CLASS_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "miou")
+LABEL_METRICS = ("map_macro", "map_micro", "macro_f1", "micro_f1")
+VALUE_METRICS = ("rmse", "mae", "r2", "nse", "nnse")
+CHANGE_METRICS = ("f1", "iou", "accuracy")
+METRICS: dict[str, tuple[str, ...]] = {
+    "scene": (*CLASS_METRICS, "top5"),
+    "multilabel": LABEL_METRICS,
+    "pixel": CLASS_METRICS,
+    "boxes": ("map50", "map", "map75", "voc07_map50"),
+    "oriented": ("map50", "voc07_map50"),
+    "change": CHANGE_METRICS,
+    "semantic_change": ("scs", "bc", "sc"),
+    "regression": VALUE_METRICS,
+}
+"""Metrics that a task may list, by what is predicted; the first is the default. Shares lie in 0..1 and are taken over
+the data set, not per image; `rmse` and `mae` are in the label's units and the lower the better."""
+LOWER_IS_BETTER = ("rmse", "mae")
+
+PROBES: dict[str, tuple[str, ...]] = {
+    "scene": ("knn", "linear", "logistic"),
+    "multilabel": ("knn", "linear", "logistic"),
+    "pixel": ("knn", "linear", "logistic"),
+    "regression": ("knn", "ridge"),
+}
+"""Protocols over frozen features, by what is predicted."""
+HEADS: dict[str, tuple[str, ...]] = {
+    "scene": ("finetune",),
+    "multilabel": ("finetune",),
+    "pixel": ("segment", "pangaea", "finetune"),
+    "boxes": ("detect", "finetune"),
+    "oriented": ("detect", "finetune"),
+    "change": ("segment", "pangaea", "finetune"),
+    "semantic_change": ("segment", "pangaea", "finetune"),
+    "regression": ("finetune",),
+}
+"""Protocols that train a head on the encoder's maps, by what is predicted."""
+PROTOCOLS = tuple(dict.fromkeys(p for table in (PROBES, HEADS) for names in table.values() for p in names))
 
 
 @dataclass(frozen=True)
@@ -32,38 +67,40 @@ class SimulatedData:
 
 
 @dataclass(frozen=True)
-class EuroSatData:
-    """A folder `<root>/<Class>/<name>.jpg` of 64 x 64 RGB chips, split 60/20/20 by a hash of class and file name."""
-
-    root: str
-    images_per_class: int = 100  # the first by hash; all 400 or 3000 where the number is larger
-    tile_px: int = 0  # side of the tiles an image is cut into; 0 = the contract's crop, at most 64
-    tiles_per_image: int = 4  # tiles whose features are averaged, the central ones first
-
-
-@dataclass(frozen=True)
 class DataConfig:
-    """The benchmarks' places on disk; a task may only name a benchmark that stands here."""
+    """Where the simulated Earth lies; every other benchmark is a folder below `--data`."""
 
     simulated: SimulatedData | None = None
-    eurosat: EuroSatData | None = None
 
 
 @dataclass(frozen=True)
 class TaskConfig:
     """What is predicted from what."""
 
-    benchmark: Literal["simulated", "eurosat"]
-    level: Literal["scene", "pixel"] = "scene"
-    label: str = ""  # truth layer of a simulated cube; EuroSAT's classes are its folders
-    metrics: tuple[str, ...] = ("accuracy",)  # the first chooses hyper-parameters on the validation part
-    modalities: tuple[str, ...] = ()  # what the encoder may see; empty = all of its contract
+    benchmark: (
+        str  # `simulated`, a data set such as resisc45 (`skyframe data-check` lists them), or a YAML of one's own
+    )
+    level: Literal["scene", "pixel"] = "scene"  # of the simulated Earth; a data set has its own kind
+    label: str = ""  # truth layer of a simulated cube
+    metrics: tuple[str, ...] = ()  # the first chooses hyper-parameters on validation; empty = the kind's first
+    protocols: tuple[str, ...] = ()  # empty = those of the suite that the kind of task has
+    modalities: tuple[str, ...] = ()  # what the encoder may see; empty = all that it and the data have
     clear_frames: int | None = None  # optical dates left per window, the others hidden as if clouded; none = all
     regions: Literal["auto", "place", "swapped", "unseen"] = "auto"  # the prototype region an encoder is told
     part: Literal["all", "context"] = "all"  # of the features: all, or the region context alone (raw pixels have none)
     label_share: float = 1.0  # share of the training and validation rows with labels; smaller ones lie in larger
     min_share: float = 0.5  # scene level: share of the window that the majority class must reach
     ignore: tuple[int, ...] = ()  # label values that are not classes
+    # of data sets alone
+    root: str = ""  # folder below --data; empty = the benchmark's name
+    normalisers: tuple[Literal["auto", "pretraining", "dataset"], ...] = ("auto",)  # several = part of the linear sweep
+    frames: dict[str, int] = field(default_factory=dict)  # dates per modality; empty = as in the contract
+    side: int = 0  # positions along a tile; 0 = the contract's crop, at most the image
+    tiles: int = 0  # tiles per image whose features are averaged, the central ones first; 0 = as many as cover it
+    positions: int = 0  # side that every image is resampled to, in positions; 0 = pixel by pixel
+    points: int = 64  # positions per image that probes see where every pixel has a class
+    limit: dict[str, int] = field(default_factory=dict)  # items per part, drawn by hash; empty = all
+    incomplete: bool = False  # score what is there although files are missing; the split's digest then differs
 
 
 @dataclass(frozen=True)
@@ -87,18 +124,35 @@ class LinearConfig:
 
 
 @dataclass(frozen=True)
+class LogisticConfig:
+    """Logistic regression to convergence (L-BFGS), its inverse penalty chosen on validation."""
+
+    penalties: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1e0, 1e1, 1e2)  # C of scikit-learn
+    iterations: int = 1000
+
+
+@dataclass(frozen=True)
+class RidgeConfig:
+    """Ridge regression on standardised features, its penalty chosen on validation."""
+
+    penalties: tuple[float, ...] = (1e-2, 1e-1, 1e0, 1e1, 1e2, 1e3, 1e4, 1e5)
+
+
+@dataclass(frozen=True)
 class Suite:
     """One evaluation run."""
 
     name: str
-    data: DataConfig
-    tasks: dict[str, TaskConfig]
+    data: DataConfig = field(default_factory=DataConfig)
+    tasks: dict[str, TaskConfig] = field(default_factory=dict)
     description: str = ""
     select: tuple[str, ...] = ()  # names of the tasks to run; empty = all
-    protocols: tuple[Literal["knn", "linear"], ...] = ("knn", "linear")
+    protocols: tuple[str, ...] = ("knn", "linear")
     seeds: tuple[int, ...] = (0,)
     knn: KnnConfig = field(default_factory=KnnConfig)
     linear: LinearConfig = field(default_factory=LinearConfig)
+    logistic: LogisticConfig = field(default_factory=LogisticConfig)
+    ridge: RidgeConfig = field(default_factory=RidgeConfig)
     bootstrap: int = 1000  # resamples of the test clusters for the 95 % interval
     batch_size: int = 32  # samples per forward pass
 
@@ -140,38 +194,78 @@ def check_suite(suite: Suite, where: str) -> None:
     for name, values in (("protocols", suite.protocols), ("seeds", suite.seeds), ("linear.lrs", suite.linear.lrs)):
         if not values or len(set(values)) != len(values):
             raise InputError(f"{where}: {name} is {list(values)}, expected at least one value and none twice")
+    wrong = [p for p in suite.protocols if p not in PROTOCOLS]
+    if wrong:
+        raise InputError(
+            f"{where}: protocols {list(suite.protocols)}, expected some of {', '.join(PROTOCOLS)}"
+            f"{did_you_mean(wrong[0], PROTOCOLS)}"
+        )
     _check_counts(suite, where)
 
 
-def _check_task(suite: Suite, task: TaskConfig, where: str) -> None:
-    places = {"simulated": suite.data.simulated, "eurosat": suite.data.eurosat}
-    if places[task.benchmark] is None:
-        raise InputError(f"{where}: benchmark {task.benchmark!r} has no entry under data; add data.{task.benchmark}")
-    if task.benchmark == "simulated" and not task.label:
-        raise InputError(f"{where}: label is empty, expected a truth layer such as land_cover")
-    if task.benchmark == "eurosat" and (
-        task.level != "scene" or task.label or task.modalities or task.clear_frames is not None
-    ):
+SIMULATED_COUNTS = ("train_windows", "val_windows", "test_windows", "positions", "window_px", "block_px")
+
+
+def check_kind(task: TaskConfig, kind: str, protocols: Sequence[str], where: str) -> tuple[tuple[str, ...], list[str]]:
+    """Metrics and protocols of a task, once it is known what is predicted.
+
+    Returns:
+        The metrics, and the protocols that this kind of task has.
+
+    Raises:
+        InputError: a metric or a protocol of another kind.
+    """
+    wrong = [m for m in task.metrics if m not in METRICS[kind]]
+    if wrong:
         raise InputError(
-            f"{where}: eurosat is one class per RGB image; leave out level, label, modalities and clear_frames"
+            f"{where}: metrics {list(task.metrics)}, expected some of {', '.join(METRICS[kind])} ({kind})"
+            f"{did_you_mean(wrong[0], METRICS[kind])}"
         )
-    if not task.metrics or not set(task.metrics) <= set(METRICS):
-        raise InputError(f"{where}: metrics {list(task.metrics)}, expected some of {', '.join(METRICS)}")
+    known = (*PROBES.get(kind, ()), *HEADS[kind])
+    wrong = [p for p in task.protocols if p not in known]
+    if wrong:
+        raise InputError(f"{where}: protocols {list(task.protocols)}, expected some of {', '.join(known)} ({kind})")
+    return task.metrics or METRICS[kind][:1], [p for p in task.protocols or protocols if p in known]
+
+
+def _check_task(suite: Suite, task: TaskConfig, where: str) -> None:
+    if task.benchmark == "simulated":
+        if suite.data.simulated is None:
+            raise InputError(f"{where}: benchmark 'simulated' has no entry under data; add data.simulated")
+        if not task.label:
+            raise InputError(f"{where}: label is empty, expected a truth layer such as land_cover")
+        check_kind(task, task.level, (), where)
+    elif task.label or task.clear_frames is not None or task.part != "all":
+        raise InputError(
+            f"{where}: label, clear_frames and part belong to the simulated Earth, not to {task.benchmark}; "
+            "leave them out"
+        )
     for key in ("min_share", "label_share"):
         if not 0 < getattr(task, key) <= 1:
             raise InputError(f"{where}: {key} is {getattr(task, key)}, expected a share above 0 and at most 1")
     if task.clear_frames is not None and task.clear_frames < 0:
         raise InputError(f"{where}: clear_frames is {task.clear_frames}, expected 0 or more dates")
+    for key in ("side", "tiles", "positions"):
+        if getattr(task, key) < 0:
+            raise InputError(f"{where}: {key} is {getattr(task, key)}, expected 0 or more")
+    wrong = [f"{part}={n}" for part, n in task.limit.items() if part not in ("train", "val", "test") or n < 1]
+    if wrong or task.points < 1 or len(set(task.normalisers)) != max(1, len(task.normalisers)):
+        raise InputError(
+            f"{where}: limit {task.limit}, points {task.points}, normalisers {list(task.normalisers)}, expected at "
+            "least 1 item of train, val or test, 1 point, and different normalisers; correct them"
+        )
 
 
 def _check_counts(suite: Suite, where: str) -> None:
     counts = {"knn.k": suite.knn.k, "linear.epochs": suite.linear.epochs, "linear.batch": suite.linear.batch}
-    counts |= {"bootstrap": suite.bootstrap, "batch_size": suite.batch_size}
-    sim, rgb = suite.data.simulated, suite.data.eurosat
+    counts |= {
+        "bootstrap": suite.bootstrap,
+        "batch_size": suite.batch_size,
+        "logistic.iterations": suite.logistic.iterations,
+    }
+    sim = suite.data.simulated
     if sim is not None:
-        counts |= {"data.simulated.train_windows": sim.train_windows, "data.simulated.val_windows": sim.val_windows}
-        counts |= {"data.simulated.test_windows": sim.test_windows, "data.simulated.positions": sim.positions}
-        counts |= {"data.simulated.window_px": sim.window_px, "data.simulated.block_px": sim.block_px}
+        counts |= {f"data.simulated.{key}": getattr(sim, key) for key in SIMULATED_COUNTS}
         if sim.window_px > sim.block_px:
             raise InputError(
                 f"{where}: data.simulated.window_px {sim.window_px} is larger than block_px {sim.block_px}; "
@@ -182,11 +276,6 @@ def _check_counts(suite: Suite, where: str) -> None:
         for key, cubes in (("train", sim.train), ("test", sim.test)):
             if not cubes:
                 raise InputError(f"{where}: data.simulated.{key} is empty, expected paths of cubes with truth layers")
-    if rgb is not None:
-        counts |= {
-            "data.eurosat.images_per_class": rgb.images_per_class,
-            "data.eurosat.tiles_per_image": rgb.tiles_per_image,
-        }
     for key, count in counts.items():
         if count < 1:
             raise InputError(f"{where}: {key} is {count}, expected at least 1")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import zipfile
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,8 +20,9 @@ from rich.progress import track
 from torch import nn
 
 from skyframe.evaluate.protocol import Encoder, Subject, digest, weights_sha256
+from skyframe.evaluate.received import Received
 from skyframe.randomness import generator
-from skyframe.sample import Batch, Layout, Sample, SeriesBatch, collate
+from skyframe.sample import Batch, Features, Layout, Sample, SeriesBatch, collate
 from skyframe.spec import InputError
 
 TRAIN, VAL, TEST = 0, 1, 2
@@ -35,7 +38,9 @@ class Inputs:
     """Samples of one benchmark under one contract. A row is a window or an image; a row may hold several samples
     (tiles of an image), whose features are averaged."""
 
-    samples: list[Sample]  # n, without targets that an encoder could see
+    samples: Sequence[
+        Sample
+    ]  # n, without targets that an encoder could see; of a data set they are read when asked for
     layouts: dict[str, Layout]
     row: Ints  # [n] row of each sample
     part: Ints  # [R] TRAIN, VAL or TEST
@@ -47,6 +52,7 @@ class Inputs:
     normaliser: str
     split: str  # digest of which rows lie in which part
     side_px: int = 0  # positions along a side of a sample
+    identity: str = ""  # digest of files and of what is made from them, where the samples are read when asked for
 
 
 @dataclass(frozen=True)
@@ -57,15 +63,26 @@ class FeatureTable:
     max: Floats  # [R, D] maximum over positions
     pixel: Floats  # [n, P, D] at `Inputs.positions`
     context_dims: int = 0  # the last of D that are region context
+    received: dict[str, list[list[float]]] = field(default_factory=dict)  # see `Received.statistics`
 
 
 def input_digest(inputs: Inputs) -> str:
     """Digest of everything an encoder is fed and of which positions are kept."""
+    if inputs.identity:
+        return digest(inputs.identity, inputs.positions)
     parts = [digest(inputs.row, inputs.positions, {k: dataclasses.asdict(v) for k, v in inputs.layouts.items()})]
     for sample in inputs.samples:
         fields = [np.ascontiguousarray(a) for s in sample.series.values() for a in (s.values, s.valid, s.day, s.bands)]
         parts.append(digest(sorted(sample.series), sample.place, sample.region, *fields))
     return digest(parts)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Encoders that share most of their work: one pass gives the features of all of them."""
+
+    names: tuple[str, ...]  # of the subjects, in the order of the features
+    encode: Callable[[Batch], Sequence[Features]]
 
 
 def extract(subject: Subject, inputs: Inputs, batch_size: int, cache: Path, show_progress: bool = True) -> FeatureTable:
@@ -82,35 +99,68 @@ def extract(subject: Subject, inputs: Inputs, batch_size: int, cache: Path, show
         InputError: features that are not finite, another number of positions than the samples have, or a cache file
             that cannot be read.
     """
-    path = cache / f"{weights_sha256(subject.encoder)[:16]}-{input_digest(inputs)}.npz"
-    if path.is_file():
-        return _load(path)
-    if isinstance(subject.encoder, nn.Module):
-        subject.encoder.eval()
-    pooled, top, pixel, context_dims = [], [], [], 0
-    starts = range(0, len(inputs.samples), batch_size)
-    for start in watched(starts, f"features of {subject.name}", show_progress):
-        chosen = slice(start, start + batch_size)
-        part = _encode(subject, inputs, chosen)
-        pooled.append(part.mean)
-        top.append(part.max)
-        pixel.append(part.pixel)
-        context_dims = part.context_dims
-    table = FeatureTable(
-        _average_rows(np.concatenate(pooled), inputs.row, len(inputs.part)),
-        _average_rows(np.concatenate(top), inputs.row, len(inputs.part)),
-        np.concatenate(pixel),
-        context_dims,
-    )
-    _save(path, table)
-    return table
+    return extract_group([subject], inputs, batch_size, cache, None, show_progress)[0]
 
 
-def _encode(subject: Subject, inputs: Inputs, chosen: slice) -> FeatureTable:
-    with torch.no_grad():
-        batch = to_device(collate(inputs.samples[chosen], inputs.layouts), device_of(subject.encoder))
-        features = subject.encoder.encode(batch)
-        fused, pooled = features.fused.float().cpu(), features.pooled.float().cpu()
+def extract_group(
+    subjects: Sequence[Subject],
+    inputs: Inputs,
+    batch_size: int,
+    cache: Path,
+    group: Group | None,
+    show_progress: bool = True,
+) -> list[FeatureTable]:
+    """As `extract`, for encoders whose features come from one pass: of the group, or of the only one."""
+    paths = [cache / f"{weights_sha256(s.encoder)[:16]}-{input_digest(inputs)}.npz" for s in subjects]
+    if all(path.is_file() for path in paths):
+        return [_load(path) for path in paths]
+    for subject in subjects:
+        if isinstance(subject.encoder, nn.Module):
+            subject.encoder.eval()
+    encoder, received = subjects[0].encoder, Received(subjects[0].encoder.contract)
+    parts: list[list[FeatureTable]] = [[] for _ in subjects]
+    text = f"encoding {subjects[0].name}" if group is None else f"encoding {len(subjects)} subsets"
+    for batch, chosen in batches(inputs, batch_size, text, show_progress):
+        received.add(batch)
+        moved = to_device(batch, device_of(encoder))
+        with torch.no_grad():
+            found = [encoder.encode(moved)] if group is None else group.encode(moved)
+        for subject, features, made in zip(subjects, found, parts, strict=True):
+            made.append(_kept(subject, inputs, features, chosen))
+    tables = []
+    for path, made in zip(paths, parts, strict=True):
+        table = FeatureTable(
+            _average_rows(np.concatenate([p.mean for p in made]), inputs.row, len(inputs.part)),
+            _average_rows(np.concatenate([p.max for p in made]), inputs.row, len(inputs.part)),
+            np.concatenate([p.pixel for p in made]),
+            made[-1].context_dims,
+            received.statistics(),
+        )
+        _save(path, table)
+        tables.append(table)
+    return tables
+
+
+def batches(inputs: Inputs, batch_size: int, text: str, show_progress: bool) -> Iterator[tuple[Batch, slice]]:
+    """Batches in order with the samples they hold; the next one is read while the caller works on this one."""
+    num = len(inputs.samples)
+    slices = [slice(at, min(at + batch_size, num)) for at in range(0, num, batch_size)]
+
+    def read(chosen: slice) -> Batch:
+        return collate(inputs.samples[chosen], inputs.layouts)
+
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(read, slices[0]) if slices else None
+        for i, chosen in enumerate(watched(slices, text, show_progress)):
+            assert ahead is not None
+            batch = ahead.result()
+            ahead = reader.submit(read, slices[i + 1]) if i + 1 < len(slices) else None
+            yield batch, chosen
+
+
+def _kept(subject: Subject, inputs: Inputs, features: Features, chosen: slice) -> FeatureTable:
+    """What is kept of the features of the samples `chosen`, checked."""
+    fused, pooled = features.fused.float().cpu(), features.pooled.float().cpu()
     if fused.shape[1] != inputs.side_px**2:
         raise InputError(
             f"{subject.name}: {fused.shape[1]} positions for samples of {inputs.side_px} x {inputs.side_px}, expected "
@@ -172,14 +222,17 @@ def _average_rows(values: Floats, row: Ints, num_rows: int) -> Floats:
 def _save(path: Path, table: FeatureTable) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.stem}.{os.getpid()}.partial.npz")
-    np.savez(part, mean=table.mean, max=table.max, pixel=table.pixel, context_dims=np.int64(table.context_dims))
+    fields = {k: v for k, v in vars(table).items() if k != "received"}
+    np.savez(part, received=np.array(json.dumps(table.received)), **fields)
     os.replace(part, path)
 
 
 def _load(path: Path) -> FeatureTable:
     try:
         with path.open("rb") as file, np.load(file) as stored:
-            return FeatureTable(stored["mean"], stored["max"], stored["pixel"], int(stored["context_dims"]))
+            received = json.loads(str(stored["received"]))
+            arrays = stored["mean"], stored["max"], stored["pixel"]
+            return FeatureTable(*arrays, int(stored["context_dims"]), received)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path}: cached features cannot be read ({error}); delete the file and evaluate again"

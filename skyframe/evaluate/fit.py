@@ -77,30 +77,31 @@ class Fit:
         size = f", resampled to {self.positions} positions" if self.positions else ""
         return f"{self.dataset.name} {' '.join(m.note for m in self.matches.values())}{size}"
 
-    def label_px(self, first: tuple[int, int]) -> int:
-        """Mask pixels per position along a side, for an item whose first modality has this height and width.
+    def extent_of(self, fitted: Sample) -> tuple[int, int]:
+        """Rows and columns of positions of a sample that this fit has made."""
+        for match in self.matches.values():
+            if match.want.name in fitted.series:
+                height, width = fitted.series[match.want.name].values.shape[-2:]
+                k = side_px(match.want)
+                return height // k, width // k
+        raise InputError(f"{self.dataset.name}: an item holds none of {', '.join(self.matches)}; check the data set")
+
+    def label_px(self, fitted: Sample) -> int:
+        """Mask pixels per position along a side.
 
         Raises:
-            InputError: resampled to a side that does not divide the image.
+            InputError: images resampled to a number of positions that does not divide them.
         """
-        match = next(iter(self.matches.values()))
-        if not self.positions:
-            return side_px(match.want)
-        if first[0] != first[1] or first[0] % self.positions:
+        first = next(iter(self.matches.values()))
+        mask = next((fitted.targets[k] for k in ("mask", "masks") if k in fitted.targets), None)
+        if not self.positions or mask is None:
+            return side_px(first.want)
+        if mask.shape[-1] != mask.shape[-2] or mask.shape[-1] % self.positions:
             raise InputError(
-                f"{self.dataset.name}: images of {first[0]} x {first[1]} pixels on {self.positions} positions, "
-                "expected a square that they divide; choose another number of positions"
+                f"{self.dataset.name}: masks of {mask.shape[-2]} x {mask.shape[-1]} pixels on {self.positions} "
+                "positions, expected a square that they divide; choose another number of positions"
             )
-        return first[0] // self.positions
-
-    def extent(self, sample: Sample) -> tuple[int, int]:
-        """Rows and columns of positions that a sample of the data set covers, the last ones perhaps in part."""
-        if self.positions:
-            return self.positions, self.positions
-        name, match = next((n, m) for n, m in self.matches.items() if n in sample.series)
-        height, width = sample.series[name].values.shape[-2:]
-        k = side_px(match.want)
-        return -(-height // k), -(-width // k)
+        return mask.shape[-1] // self.positions
 
     def __call__(self, sample: Sample) -> Sample:
         """The sample with the contract's modalities, bands and stored units; targets and place as they were.
@@ -111,7 +112,7 @@ class Fit:
         Raises:
             InputError: none of the data set's modalities is in the sample.
         """
-        rows, columns = self.extent(sample)
+        rows, columns = self._extent(sample)
         series: dict[str, Series] = {}
         for name, match in self.matches.items():
             if name in sample.series:
@@ -119,6 +120,17 @@ class Fit:
                 found = _convert(sample.series[name], match, self.statistics.get(name))
                 series[match.want.name] = _onto(found, rows, columns, k, pad=not self.positions)
         return dataclasses.replace(sample, series=series)
+
+    def _extent(self, sample: Sample) -> tuple[int, int]:
+        """Rows and columns of positions that a sample of the data set covers, the last ones perhaps in part."""
+        if self.positions:
+            return self.positions, self.positions
+        for name, match in self.matches.items():
+            if name in sample.series:
+                height, width = sample.series[name].values.shape[-2:]
+                k = side_px(match.want)
+                return -(-height // k), -(-width // k)
+        return 0, 0
 
     def layouts(self, side: int, frames: Mapping[str, int]) -> dict[str, Layout]:
         """Batch layout of every modality of the contract for squares of `side` positions."""

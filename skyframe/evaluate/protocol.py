@@ -24,7 +24,8 @@ Role = Literal["encoder", "random", "raw", "majority"]
 class Encoder(Protocol):
     """Anything that turns a batch into features, in evaluation mode and without gradient.
 
-    An encoder may also have `prototype_map(batch) -> int64 [B, N]`, each position's nearest prototype; the report
+    One that uses only a part of its weights names that part in an attribute `variant`, which its hash then holds. An
+    encoder may also have `prototype_map(batch) -> int64 [B, N]`, each position's nearest prototype; the report
     draws it.
     """
 
@@ -53,10 +54,10 @@ class ResultRow:
 
     suite: str
     task: str
-    level: str  # scene | pixel
-    protocol: str  # knn | knn_k<k> | linear | majority
+    level: str  # what is predicted: scene | pixel | multilabel | boxes | ...
+    protocol: str  # knn | knn_k<k> | linear | ... | majority
     metric: str
-    value: float  # share in 0..1 on the test part
+    value: float  # on the test part; a share in 0..1 but for rmse and mae
     lo: float  # 2.5 % of the bootstrap over test clusters
     hi: float  # 97.5 %
     num_test: int  # rows scored
@@ -70,7 +71,8 @@ class ResultRow:
     split_sha256: str
     chosen: str  # hyper-parameters chosen on the validation part
     grid: str  # what they were chosen from
-    config_sha256: str  # suite values that bear on this row, and the data's fingerprint
+    config: str  # JSON of what bears on this row: task, protocol and its numbers
+    config_sha256: str  # of `config` and of the data
     predictions_sha256: str  # equal predictions of two encoders are an alarm
     feature_std: float  # spread of the unit-length features over rows, 1 = isotropic, 0 = collapsed
     versions: str
@@ -101,7 +103,7 @@ def weights_sha256(encoder: Encoder) -> str:
     """Hash of what makes an encoder itself: its weights and buffers, or class and contract where it has none."""
     if not isinstance(encoder, nn.Module):
         return digest(type(encoder).__name__, dataclasses.asdict(encoder.contract))
-    state = hashlib.sha256()
+    state = hashlib.sha256(str(getattr(encoder, "variant", "")).encode())
     for name, tensor in sorted(encoder.state_dict().items()):
         if isinstance(tensor, bytes) or not hasattr(tensor, "detach"):
             continue
@@ -141,6 +143,16 @@ def read_rows(path: Path) -> list[ResultRow]:
             raise InputError(
                 f"{path}: line {reader.line_num} is cut or edited ({error}); delete that line and evaluate again"
             ) from error
+
+
+def write_parquet(path: Path, rows: Sequence[ResultRow]) -> None:
+    """All rows as one Parquet table, written whole."""
+    import pyarrow
+    from pyarrow import parquet
+
+    part = path.with_suffix(".partial")
+    parquet.write_table(pyarrow.Table.from_pylist([dataclasses.asdict(r) for r in rows]), part)
+    part.replace(path)
 
 
 def append_rows(path: Path, rows: Sequence[ResultRow]) -> None:

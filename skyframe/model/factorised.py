@@ -158,18 +158,20 @@ class SpatialEncoder(nn.Module):
                 "the contract's layouts"
             )
         series = batch.series[name]
-        tokens, flags = self(series)
+        fused, seen = self.over_dates(series, *self(series))
+        return Features(
+            fused, masked_mean(fused, seen), {name: Tokens(fused[:, None], seen[:, None], series.day[:, :1])}
+        )
+
+    def over_dates(self, series: SeriesBatch, tokens: Tensor, flags: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean of `forward`'s tokens over valid dates, on the position grid `[B, N, D]`, and what was seen `[B, N]`."""
         side, (rows, columns) = self.side(series), self.token_grid(series)
         share = flags.float() / flags.float().sum(1, keepdim=True).clamp_min(1)
         mean = torch.einsum("btnd,bt->bnd", tokens, share)
         grid = rearrange(mean, "b (h w) d -> b h w d", h=rows, w=columns)
         grid = grid.repeat_interleave(self.up_scale, 1).repeat_interleave(self.up_scale, 2)[:, :side, :side]
-        valid = position_valid(series.valid, side)
         fused = rearrange(grid, "b h w d -> b (h w) d").contiguous()
-        seen = valid.any(1)
-        return Features(
-            fused, masked_mean(fused, seen), {name: Tokens(fused[:, None], seen[:, None], series.day[:, :1])}
-        )
+        return fused, position_valid(series.valid, side).any(1)
 
 
 class FactorisedEncoder(nn.Module):
@@ -236,12 +238,15 @@ class FactorisedEncoder(nn.Module):
                     "32 x the Sentinel side, and all Sentinel sides equal"
                 )
             raw, _ = encoder(series, None if drop is None else drop.named(name))
-            made[name] = Tokens(
-                self._aligned(name, raw, sides[name], encoder.token_grid(series)),
-                position_valid(series.valid, sides[name]),
-                series.day,
-            )
+            made[name] = self.aligned_tokens(name, raw, series)
         return made
+
+    def aligned_tokens(self, name: str, raw: Tensor, series: SeriesBatch) -> Tokens:
+        """A spatial encoder's tokens `[B, T, n, D]` brought onto the position grid."""
+        encoder = self.encoders[name]
+        side = encoder.side(series)
+        values = self._aligned(name, raw, side, encoder.token_grid(series))
+        return Tokens(values, position_valid(series.valid, side), series.day)
 
     def _aligned(self, name: str, raw: Tensor, side: int, grid: tuple[int, int]) -> Tensor:
         """Encoder tokens onto the position grid; rows and columns beyond it come from padding and are cut off."""

@@ -40,14 +40,18 @@ def test_overrides_reach_any_depth_and_select_keeps_the_suites_order():
     ("override", "message"),
     [
         ("protocol=[knn]", "mine.yaml: unknown key 'protocol'; did you mean 'protocols'"),
-        ("protocols=[svm]", "mine.yaml.protocols.0.: 'svm' is not one of 'knn', 'linear'"),
+        ("protocols=[svm]", "mine.yaml: protocols .'svm'., expected some of knn, linear, logistic"),
         ("select=[crop]", "mine.yaml: select names 'crop', expected some of crops; did you mean 'crops'"),
         ("tasks.crops.metrics=[f1]", "tasks.crops: metrics .'f1'., expected some of accuracy"),
         ("tasks.crops.label_share=1.5", "tasks.crops: label_share is 1.5, expected a share above 0"),
         ("tasks.crops.min_share=0", "tasks.crops: min_share is 0.0, expected a share above 0"),
         ("tasks.crops.clear_frames=-1", "tasks.crops: clear_frames is -1, expected 0 or more dates"),
         ("tasks.crops.label=", "tasks.crops.label: expected str, got None"),
-        ("tasks.rgb.benchmark=eurosat", "tasks.rgb: benchmark 'eurosat' has no entry under data; add data.eurosat"),
+        ("tasks.crops.protocols=[ridge]", "tasks.crops: protocols .'ridge'., expected some of knn, linear, logistic"),
+        ("tasks.crops.side=-1", "tasks.crops: side is -1, expected 0 or more"),
+        ("tasks.crops.limit={trian: 5}", "tasks.crops: limit .* expected at least 1 item of train, val or test"),
+        ("tasks.crops.normalisers=[auto, auto]", "tasks.crops: .*different normalisers"),
+        ("logistic.iterations=0", "logistic.iterations is 0, expected at least 1"),
         ("data.simulated.window_px=100", "window_px 100 is larger than block_px 64"),
         ("data.simulated.test=[]", "data.simulated.test is empty, expected paths of cubes"),
         ("data.simulated.val_share=1.0", "val_share is 1.0, expected a share between 0 and 1"),
@@ -61,11 +65,13 @@ def test_wrong_values_are_named(tmp_path, override, message):
         load_suite(write(tmp_path), [override])
 
 
-def test_a_suite_without_tasks_or_with_a_mixed_eurosat_task_is_refused(tmp_path):
+def test_a_suite_without_tasks_or_with_a_task_of_mixed_kind_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"tasks is empty, expected at least one"):
         load_suite(write(tmp_path, tasks={}))
-    tasks = {"rgb": {"benchmark": "eurosat", "level": "pixel"}}
-    with pytest.raises(InputError, match=r"eurosat is one class per RGB image"):
-        load_suite(write(tmp_path, tasks=tasks, data={"eurosat": {"root": "x"}}))
+    tasks = {"rgb": {"benchmark": "eurosat-rgb", "clear_frames": 1}}
+    with pytest.raises(InputError, match=r"clear_frames and part belong to the simulated Earth, not to eurosat-rgb"):
+        load_suite(write(tmp_path, tasks=tasks))
+    with pytest.raises(InputError, match=r"benchmark 'simulated' has no entry under data; add data.simulated"):
+        load_suite(write(tmp_path, data={}))
     with pytest.raises(InputError, match=r"label is empty, expected a truth layer"):
         load_suite(write(tmp_path, tasks={"crops": {"benchmark": "simulated"}}))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from skyframe.config.evaluate import TaskConfig
-from skyframe.evaluate.features import TEST, TRAIN, VAL, Inputs
+from skyframe.evaluate.features import TEST, TRAIN, VAL
 from skyframe.evaluate.scoring import make_target
 
 ROWS, PIXELS = 300, 4
@@ -12,11 +12,8 @@ PART = np.repeat([TRAIN, VAL, TEST], ROWS // 3)
 
 def _target(share: float):
     labels = np.arange(ROWS * PIXELS).reshape(ROWS, PIXELS) % 2
-    inputs = Inputs(
-        [], {}, np.arange(ROWS), PART, np.arange(ROWS), np.zeros((ROWS, PIXELS), np.int64), {}, {"crop": ("a", "b")},
-        "", "", "",
-    )  # fmt: skip
-    return make_target("t", TaskConfig("simulated", "pixel", "crop", label_share=share), inputs, labels)
+    task = TaskConfig("simulated", "pixel", "crop", label_share=share)
+    return make_target("t", task, "pixel", labels, PART, np.arange(ROWS), ("a", "b"))
 
 
 def _rows(target, part):

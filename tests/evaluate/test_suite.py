@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from skyframe.config.evaluate import DataConfig, EuroSatData, LinearConfig, SimulatedData, Suite, TaskConfig
+from skyframe.config.evaluate import DataConfig, LinearConfig, SimulatedData, Suite, TaskConfig
 from skyframe.data.cube import open_cube
 from skyframe.evaluate.protocol import Subject, read_rows
-from skyframe.evaluate.record import data_fingerprint
+from skyframe.evaluate.record import simulated_fingerprint
 from skyframe.evaluate.suite import evaluate
 from skyframe.sample import Batch, Features
 from skyframe.spec import InputError
@@ -172,19 +172,20 @@ def test_wrong_calls_are_named(world, tmp_path):
 
 
 def test_fingerprint_follows_the_data_and_not_its_place(world, tmp_path):
-    here = data_fingerprint(suite(world), "simulated")
+    here = simulated_fingerprint(suite(world).data.simulated)
     for name in ("train_1.zarr", "test_2.zarr"):
         (tmp_path / name).symlink_to(world / name)
-    assert data_fingerprint(suite(tmp_path), "simulated") == here
+    assert simulated_fingerprint(suite(tmp_path).data.simulated) == here
     (tmp_path / "test_2.zarr").unlink()
     labelled_cube(tmp_path / "test_2.zarr", 3, 640.0)
-    assert data_fingerprint(suite(tmp_path), "simulated") != here
+    assert simulated_fingerprint(suite(tmp_path).data.simulated) != here
 
 
 def test_real_eurosat_chips_from_end_to_end(shared_dir, tmp_path):
-    data = DataConfig(eurosat=EuroSatData(str(shared_dir / "data" / "EuroSAT"), 20, tiles_per_image=1))
-    made = Suite("rgb", data, {"rgb": TaskConfig("eurosat")}, linear=LinearConfig(epochs=5), bootstrap=100)
-    outcome = evaluate(made, [Subject("season", SeasonEncoder(contract()))], tmp_path, False)
+    task = TaskConfig("eurosat-rgb", root="EuroSAT", limit={"train": 120, "val": 40, "test": 40}, side=16, tiles=1)
+    made = Suite("rgb", tasks={"rgb": task}, linear=LinearConfig(epochs=5), bootstrap=100)
+    season = Subject("season", SeasonEncoder(contract()))
+    outcome = evaluate(made, [season], tmp_path, False, shared_dir / "data")
     rows = {(r.encoder, r.protocol): r for r in outcome.rows}
     assert rows["raw_pixels", "linear"].value > 2 * rows["majority", "majority"].value
     assert rows["season", "knn"].normaliser == "dataset"

@@ -1,4 +1,4 @@
-"""k nearest neighbours by cosine, votes weighted by exp(similarity / temperature)."""
+"""k nearest neighbours by cosine, their targets averaged with weights exp(similarity / temperature)."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ from torch.nn.functional import normalize
 from skyframe.spec import InputError
 
 
-def knn_predict(
+def knn_means(
     bank: NDArray[np.float32],
-    labels: NDArray[np.int64],
+    targets: NDArray[np.float32],
     queries: NDArray[np.float32],
-    num_classes: int,
     ks: Sequence[int],
     temperature: float = 0.07,
-    chunk: int = 2048,
-) -> dict[int, NDArray[np.int64]]:
-    """Predicted class of each query for every k, from one neighbour search.
+    chunk: int = 1024,
+) -> dict[int, NDArray[np.float32]]:
+    """Weighted mean of the neighbours' targets for every k, from one neighbour search.
+
+    With one-hot targets that is each class's share of the vote, with several labels one vote per label, and with
+    numbers a prediction of them.
 
     Args:
         bank: float32 `[n, D]` training features; rows are scaled to unit length here.
-        labels: int `[n]` in 0..C-1.
+        targets: float32 `[n, C]`.
         queries: float32 `[m, D]`.
-        num_classes: C.
         ks: neighbour counts.
         temperature: of the vote's weight.
         chunk: queries per similarity matrix, bounds memory.
 
     Returns:
-        k -> int64 `[m]`; the lower class number wins a tie.
+        k -> float32 `[m, C]`.
 
     Raises:
         InputError: fewer training rows than the largest k.
 
-    Source: DINOv2 `dinov2/eval/knn.py` (the weighting), OlmoEarth `evals/knn.py` (k = 20).
+    Source: DINOv2 `dinov2/eval/knn.py` (the weighting), OlmoEarth `evals/knn.py` (k = 20, one vote per label).
     """
     if len(bank) < max(ks):
         raise InputError(
             f"knn: {len(bank)} training rows for k = {max(ks)}, expected at least k; draw more windows or lower knn.k"
         )
-    keys = normalize(torch.from_numpy(bank).float(), dim=-1)
-    classes = torch.from_numpy(labels)
+    keys, values = normalize(torch.from_numpy(bank).float(), dim=-1), torch.from_numpy(targets).float()
     found: dict[int, list[torch.Tensor]] = {k: [] for k in ks}
     for rows in torch.from_numpy(queries).float().split(chunk):
         similarity, index = (normalize(rows, dim=-1) @ keys.T).topk(max(ks), dim=1)
-        weight, vote = (similarity / temperature).exp(), classes[index]
+        weight, votes = (similarity / temperature).exp(), values[index]
         for k in ks:
-            votes = torch.zeros(len(rows), num_classes).scatter_add_(1, vote[:, :k], weight[:, :k])
-            found[k].append(votes.argmax(1))
+            total = torch.einsum("mk,mkc->mc", weight[:, :k], votes[:, :k])
+            found[k].append(total / weight[:, :k].sum(1, keepdim=True))
     return {k: torch.cat(parts).numpy() for k, parts in found.items()}

@@ -46,22 +46,25 @@ class Heads:
         standardise, pooling = self.variants[variant]
         return Head(self.lrs[lr], standardise, pooling)
 
-    def predict(self, rows: Rows, chunk: int = 8192) -> NDArray[np.int64]:
-        """Classes by every head, int64 `[V, L, n]`."""
-        stacked = _inputs({k: torch.from_numpy(v).float() for k, v in rows.items()}, self.variants, self.scaling)
-        parts = [_logits(x, self.weight, self.bias).argmax(-1) for x in stacked.split(chunk, dim=1)]
-        classes: NDArray[np.int64] = rearrange(torch.cat(parts, dim=1), "v n l -> v l n").numpy()
-        return classes
+    def scores(self, rows: Rows, only: tuple[int, int] | None = None, chunk: int = 8192) -> NDArray[np.float32]:
+        """Logits by every head, float32 `[V, L, n, C]`, or by one variant and learning rate, `[1, 1, n, C]`."""
+        v, lr = (slice(only[0], only[0] + 1), slice(only[1], only[1] + 1)) if only else (slice(None), slice(None))
+        variants, weight, bias = self.variants[v], self.weight[v, :, lr], self.bias[v, lr]
+        used = {pooling for _, pooling in variants}
+        stacked = _inputs({k: torch.from_numpy(rows[k]).float() for k in rows if k in used}, variants, self.scaling)
+        parts = [_logits(x, weight, bias) for x in stacked.split(chunk, dim=1)]
+        found: NDArray[np.float32] = rearrange(torch.cat(parts, dim=1), "v n l c -> v l n c").numpy()
+        return found
 
 
 def train_heads(
-    rows: Rows, labels: NDArray[np.int64], num_classes: int, config: LinearConfig, batch: int, seed: int
+    rows: Rows, labels: NDArray[np.generic], num_classes: int, config: LinearConfig, batch: int, seed: int
 ) -> Heads:
-    """Train L x V softmax heads in one pass over the features; each is what it would be if trained alone.
+    """Train L x V heads in one pass over the features; each is what it would be if trained alone.
 
     Args:
         rows: pooling name -> float32 `[n, D]` (the same n rows under each pooling).
-        labels: int `[n]` in 0..C-1.
+        labels: int `[n]` in 0..C-1 (softmax), or bool `[n, C]` where a row may have several labels (a sigmoid each).
         num_classes: C.
         config: learning rates, epochs, warm-up, weight decay.
         batch: rows per step.
@@ -76,7 +79,8 @@ def train_heads(
     tensors = {k: torch.from_numpy(v).float() for k, v in rows.items()}
     scaling = {k: (v.mean(0), _spread(v)) for k, v in tensors.items()}
     variants = tuple((s, p) for p in rows for s in (False, True))
-    inputs, targets = _inputs(tensors, variants, scaling), torch.from_numpy(labels)
+    inputs, many = _inputs(tensors, variants, scaling), labels.ndim == 2
+    targets = torch.from_numpy(labels).float() if many else one_hot(torch.from_numpy(labels), num_classes).float()
     (num_variants, num, dims), num_lrs = inputs.shape, len(config.lrs)
     weight = _Adam(torch.zeros(num_variants, dims, num_lrs, num_classes))
     bias = _Adam(torch.zeros(num_variants, num_lrs, num_classes))
@@ -86,7 +90,7 @@ def train_heads(
         order = torch.from_numpy(generator(seed, "linear", epoch).permutation(num))
         for chosen in order.split(batch):
             x, y = inputs[:, chosen], targets[chosen]
-            grad_weight, grad_bias = _gradient(x, y, weight.value, bias.value)
+            grad_weight, grad_bias = _gradient(x, y, weight.value, bias.value, many)
             lr = peak * _rate(step, total, config.warmup)
             step += 1
             weight.update(grad_weight, lr, config.weight_decay, step)
@@ -123,10 +127,11 @@ class _Adam:
         self.value.mul_(1 - lr * weight_decay).sub_(lr / (1 - first**step) * self.mean / spread)
 
 
-def _gradient(inputs: Tensor, targets: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each head's mean cross-entropy, in closed form: softmax minus one-hot, times the inputs."""
-    error = _logits(inputs, weight, bias).softmax(-1)
-    error -= one_hot(targets, error.shape[-1])[None, :, None]
+def _gradient(inputs: Tensor, targets: Tensor, weight: Tensor, bias: Tensor, many: bool) -> tuple[Tensor, Tensor]:
+    """Of each head's mean cross-entropy, in closed form: probabilities minus targets `[n, C]`, times the inputs."""
+    logits = _logits(inputs, weight, bias)
+    error = logits.sigmoid_() if many else logits.softmax(-1)
+    error -= targets[None, :, None]
     error /= inputs.shape[1]
     return torch.einsum("vnd,vnlc->vdlc", inputs, error), error.sum(1)
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 
 from skyframe.config.evaluate import LinearConfig
 from skyframe.evaluate.probes.linear import _Adam, _gradient, _logits, _rate, train_heads
@@ -22,7 +23,7 @@ def rows(num, seed, scale=1.0):
 def test_best_head_is_as_good_as_scikit_learn_on_the_same_features():
     (train, labels), (test, truth) = rows(400, 0), rows(400, 1)
     heads = train_heads(train, labels, 3, CONFIG, 64, seed=0)
-    scores = (heads.predict(test) == truth).mean(-1)
+    scores = (heads.scores(test).argmax(-1) == truth).mean(-1)
     reference = LogisticRegression().fit(train["mean"], labels).score(test["mean"], truth)
     assert scores.shape == (4, 3)
     assert scores.max() >= reference - 0.01
@@ -50,7 +51,7 @@ def test_a_feature_that_never_varies_stays_finite():
     constant = np.column_stack([np.full(20, 3.0), labels]).astype(np.float32)
     heads = train_heads({"mean": constant}, labels, 2, CONFIG, 8, 0)
     assert torch.isfinite(heads.weight).all()
-    assert (heads.predict({"mean": constant})[1, -1] == labels).all()
+    assert (heads.scores({"mean": constant})[1, -1].argmax(-1) == labels).all()
 
 
 def test_a_feature_that_hardly_varies_in_training_does_not_rule_in_test():
@@ -58,9 +59,9 @@ def test_a_feature_that_hardly_varies_in_training_does_not_rule_in_test():
     nearly = np.random.default_rng(2).normal(1.0, 1e-5, (300, 8)).astype(np.float32)
     heads = train_heads({"mean": np.hstack([train["mean"], nearly])}, labels, 3, CONFIG, 64, seed=0)
     shifted = np.hstack([test["mean"], np.zeros((300, 8), np.float32)])
-    plain = train_heads({"mean": train["mean"]}, labels, 3, CONFIG, 64, seed=0).predict({"mean": test["mean"]})
-    score = (heads.predict({"mean": shifted})[1] == truth).mean(-1)
-    assert score.max() > (plain[1] == truth).mean(-1).max() - 0.05
+    plain = train_heads({"mean": train["mean"]}, labels, 3, CONFIG, 64, seed=0).scores({"mean": test["mean"]})
+    score = (heads.scores({"mean": shifted})[1].argmax(-1) == truth).mean(-1)
+    assert score.max() > (plain[1].argmax(-1) == truth).mean(-1).max() - 0.05
 
 
 def test_gradient_is_autograds():
@@ -70,9 +71,26 @@ def test_gradient_is_autograds():
     logits = _logits(x, weight, bias)
     loss = -logits.log_softmax(-1)[:, torch.arange(5), :, y].mean(0).sum()
     loss.backward()
-    found = _gradient(x, y, weight.detach(), bias.detach())
+    found = _gradient(x, one_hot(y, 3).float(), weight.detach(), bias.detach(), many=False)
     assert torch.allclose(found[0], weight.grad, atol=1e-6)
     assert torch.allclose(found[1], bias.grad, atol=1e-6)
+
+
+def test_gradient_of_several_labels_is_autograds():
+    torch.manual_seed(0)
+    x, y = torch.randn(2, 5, 4), torch.randint(0, 2, (5, 3)).float()
+    weight, bias = torch.randn(2, 4, 6, 3, requires_grad=True), torch.randn(2, 6, 3, requires_grad=True)
+    wanted = y[None, :, None].expand(2, 5, 6, 3)
+    binary_cross_entropy_with_logits(_logits(x, weight, bias), wanted, reduction="none").mean(1).sum().backward()
+    found = _gradient(x, y, weight.detach(), bias.detach(), many=True)
+    assert torch.allclose(found[0], weight.grad, atol=1e-6)
+    assert torch.allclose(found[1], bias.grad, atol=1e-6)
+
+
+def test_one_head_alone_scores_as_among_the_others():
+    train, labels = rows(60, 0)
+    heads = train_heads(train, labels, 3, CONFIG, 32, seed=0)
+    assert np.allclose(heads.scores(train, only=(2, 1))[0, 0], heads.scores(train)[2, 1], atol=1e-5)
 
 
 def test_update_is_adamw():
