@@ -11,17 +11,17 @@ from skyframe.config import overlay, read_tree
 from skyframe.spec import InputError, build, did_you_mean
 
 CLASS_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "miou")
-LABEL_METRICS = ("map_macro", "map_micro", "macro_f1", "micro_f1")
-VALUE_METRICS = ("rmse", "mae", "r2", "nse", "nnse")
+LABEL_METRICS = ("map", "map_micro", "macro_f1", "micro_f1")
+VALUE_METRICS = ("rmse", "mae", "bias", "r2", "nse", "nnse")
 CHANGE_METRICS = ("f1", "iou", "accuracy")
 METRICS: dict[str, tuple[str, ...]] = {
-    "scene": (*CLASS_METRICS, "top5"),
+    "scene": (*CLASS_METRICS, "top1", "top5"),
     "multilabel": LABEL_METRICS,
-    "pixel": CLASS_METRICS,
+    "pixel": (*CLASS_METRICS, "mf1", "f1", "iou"),
     "boxes": ("map50", "map", "map75", "voc07_map50"),
     "oriented": ("map50", "voc07_map50"),
     "change": CHANGE_METRICS,
-    "semantic_change": ("scs", "bc", "sc"),
+    "semantic_change": ("scs", "bc", "sc", "miou"),
     "regression": VALUE_METRICS,
 }
 """Metrics that a task may list, by what is predicted; the first is the default. Shares lie in 0..1 and are taken over
@@ -215,7 +215,7 @@ def check_kind(task: TaskConfig, kind: str, protocols: Sequence[str], where: str
     Raises:
         InputError: a metric or a protocol of another kind.
     """
-    wrong = [m for m in task.metrics if m not in METRICS[kind]]
+    wrong = [m for m in task.metrics if m.partition(":")[0] not in METRICS[kind]]
     if wrong:
         raise InputError(
             f"{where}: metrics {list(task.metrics)}, expected some of {', '.join(METRICS[kind])} ({kind})"

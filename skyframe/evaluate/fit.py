@@ -10,15 +10,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from skyframe.calendar import DAY_UNKNOWN, date_of, day_of
 from skyframe.config.contract import Contract
 from skyframe.evaluate.benchmarks.places import POSITION_GSD_M
-from skyframe.evaluate.dataset import Dataset
+from skyframe.evaluate.dataset import Dataset, Item
 from skyframe.sample import Layout, Sample, Series
 from skyframe.spec import InputError, Modality
 
@@ -31,6 +33,8 @@ SAME = {
     "B04": "red", "B03": "green", "B02": "blue", "B08": "nir",
 }  # fmt: skip
 """Bands that stand for each other between sensors of other names."""
+FIRST_DAY, LAST_DAY = day_of(date(1972, 7, 23)), day_of(date(2040, 1, 1))
+"""From Landsat-1 on; days counted from 1970 by mistake lie beyond the end."""
 HOSTS = {
     "rgb": ("hr", "rgb", "s2"), "planet": ("hr", "planet", "s2"), "spot": ("hr", "spot", "s2"),
     "ir": ("ir", "hr"), "hr": ("hr", "s2"), "s2": ("s2",), "s1": ("s1",), "l8": ("l8", "s2"), "l5": ("l5", "s2"),
@@ -103,6 +107,17 @@ class Fit:
             )
         return mask.shape[-1] // self.positions
 
+    def read(self, item: Item) -> Sample:
+        """One item, read and fitted.
+
+        Raises:
+            InputError: it cannot be read, or holds something else than its data set says.
+        """
+        try:
+            return self(self.dataset.read(item))
+        except InputError as error:
+            raise InputError(f"{self.dataset.name}: {item.part} item {item.key}: {error}") from error
+
     def __call__(self, sample: Sample) -> Sample:
         """The sample with the contract's modalities, bands and stored units; targets and place as they were.
 
@@ -112,6 +127,9 @@ class Fit:
         Raises:
             InputError: none of the data set's modalities is in the sample.
         """
+        for name in self.matches:
+            if name in sample.series:
+                check_series(sample.series[name], self.dataset.modalities[name])
         rows, columns = self._extent(sample)
         series: dict[str, Series] = {}
         for name, match in self.matches.items():
@@ -140,6 +158,30 @@ class Fit:
             dates = frames.get(name, 1) if m.kind in ("series", "weather") else 1
             made[name] = Layout(dates, len(m.bands), pixels, "float32")
         return made
+
+
+def check_series(series: Series, given: Modality) -> None:
+    """What every reader owes: as many bands as it says, and days in order and within living memory of satellites.
+
+    Raises:
+        InputError: naming the modality; the caller names the item.
+    """
+    if series.values.shape[1] != len(given.bands):
+        raise InputError(
+            f"{given.name} has {series.values.shape[1]} bands, expected {len(given.bands)} "
+            f"({', '.join(given.band_names)}); check the file"
+        )
+    days = series.day[series.day != DAY_UNKNOWN].astype(np.int64)
+    if (np.diff(days) < 0).any():
+        raise InputError(
+            f"dates of {given.name} are out of order, expected ascending ones; sort pixels and dates together"
+        )
+    for day in days[:1].tolist() + days[-1:].tolist():
+        if not FIRST_DAY <= day <= LAST_DAY:
+            raise InputError(
+                f"{given.name} is dated {date_of(day)}, expected {date_of(FIRST_DAY)} to {date_of(LAST_DAY)}; days "
+                "count from 2000-01-01"
+            )
 
 
 def side_px(modality: Modality) -> int:

@@ -84,7 +84,7 @@ def dataset_inputs(fit: Fit, task: TaskConfig, seed: int, show_progress: bool = 
         InputError: a tile smaller than the encoder can see, or an item that cannot be read.
     """
     dataset = fit.dataset
-    first = fit(dataset.read(dataset.items[0]))
+    first = fit.read(dataset.items[0])
     plan = TilePlan.of(fit, first, task)
     samples = LazySamples(fit, plan, {**fit.contract.frames, **task.frames}, task.regions, seed)
     num = len(dataset.items)
@@ -199,7 +199,7 @@ class LazySamples(Sequence[Sample]):
         if number in self.kept:
             return self.kept[number]
         item = self.fit.dataset.items[number]
-        whole = self._dated(self.fit(self.fit.dataset.read(item)), item)
+        whole = self._dated(self.fit.read(item), item)
         extent = self.fit.extent_of(whole)
         px = self.fit.label_px(whole)
         made = [

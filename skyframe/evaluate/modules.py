@@ -1,7 +1,8 @@
 """Which modules to deploy: every subset of one model's modules scored as one table, features computed once.
 
 A subset is some of the modalities, with or without the fusion transformer and with or without the region context.
-Without fusion a modality's features are its spatial encoder's, averaged over dates, and several modalities' stand side by side.
+Without fusion a modality's features are its spatial encoder's, averaged over dates; those of several modalities stand
+side by side.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from skyframe.config.evaluate import LOWER_IS_BETTER, KnnConfig, LinearConfig, L
 from skyframe.evaluate.dataset import Kind
 from skyframe.evaluate.features import TEST, TRAIN, VAL, FeatureTable, Floats, Ints
 from skyframe.evaluate.measure import Measure, value_of
-from skyframe.evaluate.measures import measure_of
+from skyframe.evaluate.measures.rows import measure_of
 from skyframe.evaluate.probes.knn import knn_means
 from skyframe.evaluate.probes.linear import train_heads
 from skyframe.evaluate.probes.logistic import logistic_scores
@@ -53,7 +53,7 @@ class Target:
     def measure(self, outputs: NDArray[np.generic], part: int = TEST) -> Measure:
         """Outputs `[m_part, C]` (scores by class or label) or `[m_part, K]` (numbers) beside the truth."""
         units = self.of(part)
-        return measure_of(self.kind, self.label[units], outputs, self.cluster[units])
+        return measure_of(self.kind, self.label[units], outputs, self.cluster[units], self.classes)
 
     def answered(
         self, protocol: str, outputs: NDArray[np.generic], chosen: str, grid: str, validation: dict[str, float]
@@ -188,13 +188,19 @@ def predict_linear(rows: Rows, target: Target, metric: str, config: LinearConfig
     heads = train_heads(
         {k: v[train] for k, v in rows.items()}, target.label[train], len(target.classes), config, batch, seed
     )
-    guesses = heads.scores({k: v[val] for k, v in rows.items()})
+    many = target.kind == "multilabel"
+    guesses = _shares(heads.scores({k: v[val] for k, v in rows.items()}), many)
     cells = [(v, i) for v in range(guesses.shape[0]) for i in range(guesses.shape[1])]
     names = [str(heads.head(v, i)) for v, i in cells]
     best, validation = _choose(names, (guesses[v, i] for v, i in cells), target, metric)
-    outputs = heads.scores({k: v[test] for k, v in rows.items()}, only=cells[best])[0, 0]
+    outputs = _shares(heads.scores({k: v[test] for k, v in rows.items()}, only=cells[best])[0, 0], many)
     grid = f"lr={{{','.join(f'{x:g}' for x in config.lrs)}}} x standardise={{no,yes}} x pooling={{{','.join(rows)}}}"
     return target.answered("linear", outputs, names[best], grid, validation)
+
+
+def _shares(logits: Floats, many: bool) -> Floats:
+    """Logits as probabilities where a row may have several labels; one class is ranked by them as they are."""
+    return (1 / (1 + np.exp(-logits))).astype(np.float32) if many else logits
 
 
 def predict_logistic(rows: Rows, target: Target, metric: str, config: LogisticConfig) -> Prediction:

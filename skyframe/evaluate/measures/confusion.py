@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +73,7 @@ def one_class(confusion: NDArray[np.generic], name: str, number: int) -> Floats:
     return np.asarray(np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1), np.nan))
 
 
-def confusion_of(truth: NDArray[np.generic], answer: NDArray[np.generic], num_classes: int) -> Ints:
+def confusion_of(truth: NDArray[Any], answer: NDArray[Any], num_classes: int) -> Ints:
     """Counts `[C, C]` of one cluster; units whose truth is -1 are left out."""
     scored = truth >= 0
     pairs = truth[scored].astype(np.int64) * num_classes + answer[scored].astype(np.int64)

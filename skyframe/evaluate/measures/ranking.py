@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,7 +128,7 @@ class TopMeasure:
         return np.asarray(np.where(total > 0, counts @ hits / np.maximum(total, 1), np.nan))
 
 
-def rank_of(score: NDArray[np.generic], truth: Ints) -> Ints:
+def rank_of(score: NDArray[Any], truth: Ints) -> Ints:
     """Place of the true class among all by score, 0 = best: scores `[n, C]`, true classes `[n]` to int64 `[n]`."""
     own = np.take_along_axis(score, truth[:, None], 1)
     before = np.arange(score.shape[1])[None] < truth[:, None]
