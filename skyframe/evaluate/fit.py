@@ -33,6 +33,8 @@ SAME = {
     "B04": "red", "B03": "green", "B02": "blue", "B08": "nir",
 }  # fmt: skip
 """Bands that stand for each other between sensors of other names."""
+GREY = ("ir",)
+"""Pictures of one band that an encoder of colours sees as grey: the band in the place of every colour, by statistics."""
 FIRST_DAY, LAST_DAY = day_of(date(1972, 7, 23)), day_of(date(2040, 1, 1))
 """From Landsat-1 on; days counted from 1970 by mistake lie beyond the end."""
 HOSTS = {
@@ -270,6 +272,8 @@ def _host(given: Modality, contract: Contract, taken: set[str]) -> Modality | No
 
 def _bands(given: Modality, want: Modality) -> tuple[int, ...]:
     names = given.band_names
+    if given.name in GREY and given.name != want.name:
+        return (0,) * len(want.bands)
     return tuple(
         names.index(b) if b in names else names.index(SAME[b]) if SAME.get(b) in names else -1 for b in want.band_names
     )
@@ -277,10 +281,11 @@ def _bands(given: Modality, want: Modality) -> tuple[int, ...]:
 
 def _match(given: Modality, want: Modality, normaliser: str, where: str) -> Match:
     band = _bands(given, want)
+    is_grey = given.name in GREY and given.name != want.name
     rule: Literal["affine", "power", "amplitude", "dataset"]
     if normaliser == "dataset":
         return Match(given, want, band, "dataset")
-    if given.units == want.units:
+    if given.units == want.units and not is_grey:
         rule = "affine"
     elif (given.units, want.units) == ("linear power", "dB"):
         rule = "power"
