@@ -10,7 +10,21 @@ from skyframe.spec import InputError, did_you_mean
 
 DATASETS = {
     "aid": "class_folders",
+    "aid-20": "class_folders",
+    "aid-50": "class_folders",
+    "bigearthnet-v1": "bigearthnet",
+    "bigearthnet-v1-43": "bigearthnet",
+    "bigearthnet-v2": "bigearthnet",
+    "eurosat-ms": "eurosat_ms",
+    "eurosat-rgb": "class_folders",
+    "fmow-sentinel": "fmow_sentinel",
+    "presto-algae": "presto_algae",
     "resisc45": "class_folders",
+    "resisc45-10": "class_folders",
+    "resisc45-20": "class_folders",
+    "so2sat": "so2sat",
+    "treesatai": "treesatai",
+    "treesatai-ts": "treesatai",
 }
 """Module of each data set by the name that suites and `skyframe data-check` use."""
 

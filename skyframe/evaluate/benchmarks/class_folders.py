@@ -1,80 +1,226 @@
-"""Scene classification from folders of images, one per class: AID and RESISC-45.
+"""Scene classification from folders of images, one per class: AID, RESISC-45 and EuroSAT RGB.
 
 | data set | layout | split |
 |---|---|---|
-| AID | `<Class>/<class>_<n>.jpg`, 30 classes, 10,000 images of 600 x 600, 0.5 to 8 m | by hash; 20 % or 50 % train |
-| RESISC-45 | `<class>/<class>_NNN.jpg`, 45 classes, 31,500 images of 256 x 256 | `resisc45-{train,val,test}.txt` |
+| AID | `AID/<Class>/<class>_<n>.jpg`, 30 classes, 10,000 images of 600 x 600, 0.5 to 8 m | by hash |
+| RESISC-45 | `NWPU-RESISC45/<class>/<class>_NNN.jpg`, 45 classes, 31,500 images of 256 x 256 | lists, else by hash |
+| EuroSAT RGB | `EuroSAT_RGB/<Class>/<Class>_<n>.jpg`, 10 classes, 27,000 chips of 64 x 64, 10 m | lists, else by hash |
 
-Source: Xia et al., AID, TGRS 2017; Cheng et al., NWPU-RESISC45, Proc. IEEE 2017; the list files are torchgeo's.
+Lists are `<name>-{train,val,test}.txt`, one file name a line, in the folder given or beside the classes. `aid-20`,
+`aid-50`, `resisc45-10` and `resisc45-20` train on that share of each class, drawn by hash, and test on the rest.
+
+Source: Xia et al., AID, TGRS 2017; Cheng et al., NWPU-RESISC45, Proc. IEEE 2017; Helber et al., EuroSAT, JSTARS 2019;
+the lists are those of Neumann et al., arXiv 1911.06721, as torchgeo hosts them.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from skyframe.evaluate.dataset import PARTS, Dataset, Item, hashed_part, missing_files, need_folder
 from skyframe.evaluate.files import read_image, read_lines
-from skyframe.evaluate.imagery import image_sample, rgb
+from skyframe.evaluate.imagery import DISPLAY, bands, image_sample, rgb
+from skyframe.randomness import hash64
 from skyframe.sample import Sample
+from skyframe.spec import InputError, Modality, did_you_mean
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif")
-GSD_M = {"aid": 0.5, "resisc45": 0.5}
-"""Nominal: both mix sensors, AID 0.5 to 8 m and RESISC-45 0.2 to 30 m."""
-NUM_CLASSES = {"aid": 30, "resisc45": 45}
-FOLDERS = {"aid": "AID", "resisc45": "NWPU-RESISC45"}
-SOURCES = {
-    "aid": "Xia et al., AID, TGRS 2017; papers train on a random 20 or 50 %, which none of them publishes",
-    "resisc45": "Cheng et al., NWPU-RESISC45, Proc. IEEE 2017; papers train on 10 or 20 %, torchgeo's lists on 60 %",
-}
+AID_CLASSES = (
+    "Airport", "BareLand", "BaseballField", "Beach", "Bridge", "Center", "Church", "Commercial", "DenseResidential",
+    "Desert", "Farmland", "Forest", "Industrial", "Meadow", "MediumResidential", "Mountain", "Park", "Parking",
+    "Playground", "Pond", "Port", "RailwayStation", "Resort", "River", "School", "SparseResidential", "Square",
+    "Stadium", "StorageTanks", "Viaduct",
+)  # fmt: skip
+RESISC45_CLASSES = (
+    "airplane", "airport", "baseball_diamond", "basketball_court", "beach", "bridge", "chaparral", "church",
+    "circular_farmland", "cloud", "commercial_area", "dense_residential", "desert", "forest", "freeway", "golf_course",
+    "ground_track_field", "harbor", "industrial_area", "intersection", "island", "lake", "meadow",
+    "medium_residential", "mobile_home_park", "mountain", "overpass", "palace", "parking_lot", "railway",
+    "railway_station", "rectangular_farmland", "river", "roundabout", "runway", "sea_ice", "ship", "snowberg",
+    "sparse_residential", "stadium", "storage_tank", "tennis_court", "terrace", "thermal_power_station", "wetland",
+)  # fmt: skip
+EUROSAT_CLASSES = (
+    "AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial", "Pasture", "PermanentCrop", "Residential",
+    "River", "SeaLake",
+)  # fmt: skip
+CHIP_PX = 64
+"""Side of every EuroSAT chip."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a data set lies and what its lists are called."""
+
+    classes: tuple[str, ...]
+    folders: tuple[str, ...]  # below the one given, first match; otherwise the classes lie there themselves
+    lists: str  # first part of the lists' names
+    modality: Modality
+    source: str
+    side_px: int = 0  # of every image; 0 = they differ
+    train_share: float = 0.0  # of each class, by hash; 0 = by lists, or 60/20/20
+
+
+EUROSAT_RGB = Modality("s2", "image", bands(("B04", "B03", "B02")), 10.0, DISPLAY, "uint8", scale=1 / 255)
+"""Chips made for the eye from three bands: no rule turns them into reflectance."""
+AID = Layout(
+    AID_CLASSES, ("AID",), "aid", rgb(0.5),
+    "Xia et al., AID, TGRS 2017; 0.5 to 8 m, taken as 0.5; papers train on a random 20 or 50 %, which none publishes",
+)  # fmt: skip
+RESISC45 = Layout(
+    RESISC45_CLASSES, ("NWPU-RESISC45",), "resisc45", rgb(0.5),
+    "Cheng et al., NWPU-RESISC45, Proc. IEEE 2017; 0.2 to 30 m, taken as 0.5; papers train on a random 10 or 20 %, the "
+    "lists of arXiv 1911.06721 on 60 %",
+)  # fmt: skip
+LAYOUTS = {
+    "aid": AID,
+    "aid-20": dataclasses.replace(AID, train_share=0.2),
+    "aid-50": dataclasses.replace(AID, train_share=0.5),
+    "resisc45": RESISC45,
+    "resisc45-10": dataclasses.replace(RESISC45, train_share=0.1),
+    "resisc45-20": dataclasses.replace(RESISC45, train_share=0.2),
+    "eurosat-rgb": Layout(
+        EUROSAT_CLASSES, ("EuroSAT_RGB", "2750", "EuroSAT"), "eurosat", EUROSAT_RGB,
+        "Helber et al., EuroSAT, JSTARS 2019; 27,000 chips are published, here as 8-bit pictures of three bands",
+        side_px=CHIP_PX,
+    ),
+}  # fmt: skip
 
 
 def open_dataset(name: str, root: Path) -> Dataset:
-    """AID or RESISC-45 below `root`, or in its usual folder there."""
-    folder = root / FOLDERS[name] if (root / FOLDERS[name]).is_dir() else need_folder(name, root)
-    classes = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
-    items, problems = [], []
-    if len(classes) != NUM_CLASSES[name]:
-        problems.append(f"{name}: {len(classes)} class folders in {folder}, expected {NUM_CLASSES[name]}")
-    for number, kind in enumerate(classes):
-        found = sorted(p for p in (folder / kind).iterdir() if p.suffix.lower() in SUFFIXES)
-        if not found:
-            problems.append(f"{name}: no image in {folder / kind}, expected .jpg files")
-        items += [Item(f"{kind}/{p.stem}", "", {"image": p}, number) for p in found]
-    items, split, more = _with_parts(name, root, folder, items)
+    """AID, RESISC-45 or EuroSAT RGB in `root`, or in its usual folder there."""
+    layout = LAYOUTS[name]
+    found = (root / f for f in layout.folders if (root / f).is_dir())
+    folder = next(found, None) or need_folder(name, root)
+
+    def read(item: Item) -> Sample:
+        pixels = read_image(item.files["image"])
+        check_side(item, pixels.shape[1:], layout.side_px)
+        return image_sample(layout.modality.name, pixels, {"class": np.int64(item.label)})
+
+    items, problems = list_images(name, folder, layout.classes, SUFFIXES)
+    items, split, more = with_parts(name, (root, folder), layout, items)
     return Dataset(
         name=name,
         kind="scene",
-        classes=classes,
-        modalities={"rgb": rgb(GSD_M[name])},
+        classes=layout.classes,
+        modalities={layout.modality.name: layout.modality},
         items=tuple(items),
-        read=_read,
+        read=read,
         split=split,
-        source=SOURCES[name],
+        source=layout.source,
         problems=(*problems, *more, *missing_files(name, items)),
     )
 
 
-def _read(item: Item) -> Sample:
-    return image_sample("rgb", read_image(item.files["image"]), {"class": np.int64(item.label)})
+def check_side(item: Item, shape: Sequence[int], side_px: int) -> None:
+    """Refuse an image of another size than the data set has; `side_px` 0 = any."""
+    if side_px and tuple(shape) != (side_px, side_px):
+        raise InputError(
+            f"{item.files['image']}: {shape[0]} x {shape[1]} pixels, expected {side_px} x {side_px}; fetch it again"
+        )
 
 
-def _with_parts(name: str, root: Path, folder: Path, items: list[Item]) -> tuple[list[Item], str, list[str]]:
-    """Parts from the list files where they lie beside, by hash of the key otherwise."""
-    lists = {p: f for p in PARTS for f in (root / f"{name}-{p}.txt", folder / f"{name}-{p}.txt") if f.is_file()}
+def list_images(
+    name: str, folder: Path, classes: Sequence[str], suffixes: Sequence[str]
+) -> tuple[list[Item], list[str]]:
+    """Images of every class folder, without a part yet, and what is wrong with the folders.
+
+    Folders are matched without regard to case, spaces, hyphens and underscores, as copies differ in these.
+
+    Raises:
+        InputError: no folder of any of the classes.
+    """
+    numbers = {_plain(c): i for i, c in enumerate(classes)}
+    items: list[Item] = []
+    problems: list[str] = []
+    known = set()
+    for path in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        number = numbers.get(_plain(path.name))
+        if number is None:
+            problems.append(
+                f"{name}: folder {path} is none of the {len(classes)} classes{did_you_mean(path.name, classes)}; "
+                "rename it or move it away"
+            )
+            continue
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes)
+        if not found:
+            problems.append(f"{name}: no image in {path}, expected {suffixes[0]} files")
+        items += [Item(f"{classes[number]}/{p.stem}", "", {"image": p}, number) for p in found]
+        known.add(number)
+    if not known:
+        need_folder(name, folder, classes[0])
+    return items, problems
+
+
+def with_parts(
+    name: str, folders: Sequence[Path], layout: Layout, items: Sequence[Item]
+) -> tuple[list[Item], str, list[str]]:
+    """Items with their parts, how these were found, and what is wrong with the lists.
+
+    Args:
+        name: of the data set.
+        folders: where lists may lie.
+        layout: of the data set.
+        items: without parts. An image that a list names and that is not there becomes an item all the same, so that it
+            is told to be missing.
+    """
+    if layout.train_share:
+        share = f"{layout.train_share:.0%}"
+        return _by_share(items, layout.train_share), f"{share} of each class to train by hash, the others to test", []
+    names = {p: f"{layout.lists}-{p}.txt" for p in PARTS}
+    lists = {p: f / n for p, n in names.items() for f in folders if (f / n).is_file()}
     if not lists:
-        return [dataclasses.replace(i, part=hashed_part(i.key)) for i in items], "by hash of the key, 60/20/20", []
-    by_file = {i.files["image"].name: i for i in items}
-    listed, problems = [], [f"{name}: {folder} lacks {name}-{p}.txt" for p in PARTS if p not in lists]
+        hashed = _eurosat_part if layout.lists == "eurosat" else hashed_part
+        return [dataclasses.replace(i, part=hashed(i.key)) for i in items], "by hash of class and name, 60/20/20", []
+    problems = [
+        f"{name}: {folders[0]} lacks {n}, its other lists are there" for p, n in names.items() if p not in lists
+    ]
+    by_stem = {Path(i.key).name: i for i in items}
+    listed: list[Item] = []
     for part, path in lists.items():
         for line in read_lines(path):
-            known = by_file.pop(line, None)
-            if known is None:
-                kind = line.rpartition("_")[0]
-                known = Item(f"{kind}/{Path(line).stem}", "", {"image": folder / kind / line})
-            listed.append(dataclasses.replace(known, part=part))
-    if by_file:
-        problems.append(f"{name}: {len(by_file)} images stand in no list, such as {min(by_file)}")
-    return listed, f"{name}-{{train,val,test}}.txt", problems
+            item = by_stem.get(Path(line).stem) or _absent(line, items, layout.classes)
+            if item is None:
+                problems.append(f"{name}: {path} names {line}, which is of no known class; fetch the list again")
+            else:
+                listed.append(dataclasses.replace(item, part=part))
+    unlisted = sorted({i.key for i in items} - {i.key for i in listed})
+    if unlisted:
+        problems.append(f"{name}: {len(unlisted)} images stand in no list, such as {unlisted[0]}; they are not used")
+    return listed, ", ".join(n for p, n in names.items() if p in lists), problems
+
+
+def _absent(line: str, items: Sequence[Item], classes: Sequence[str]) -> Item | None:
+    """An image that a list names and no folder holds, at the place where it was expected."""
+    number = {_plain(c): i for i, c in enumerate(classes)}.get(_plain(Path(line).stem.rpartition("_")[0]))
+    if number is None:
+        return None
+    beside = next((i.files["image"].parent for i in items if i.label == number), None)
+    folder = beside or items[0].files["image"].parents[1] / classes[number]
+    suffix = items[0].files["image"].suffix
+    return Item(f"{classes[number]}/{Path(line).stem}", "", {"image": folder / f"{Path(line).stem}{suffix}"}, number)
+
+
+def _by_share(items: Sequence[Item], share: float) -> list[Item]:
+    """The first items of each class by hash to train, the others to test; in the order given."""
+    train = set()
+    for number in {i.label for i in items}:
+        drawn = sorted((i.key for i in items if i.label == number), key=lambda key: hash64("share", key))
+        train.update(drawn[: max(1, round(share * len(drawn)))])
+    return [dataclasses.replace(i, part="train" if i.key in train else "test") for i in items]
+
+
+def _eurosat_part(key: str) -> str:
+    """By a hash that the RGB and the multispectral chips share, so that the same places are held out in both."""
+    number = int.from_bytes(hashlib.sha256(f"split {key}.jpg".encode()).digest()[:8], "big") % 10
+    return PARTS[0] if number < 6 else PARTS[1] if number < 8 else PARTS[2]
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name.casefold() if c.isalnum())
