@@ -78,6 +78,11 @@ def series_of(
     return Series(stack, seen, known, np.ones(count, bool))
 
 
+def finite(values: NDArray[np.generic]) -> NDArray[np.bool_]:
+    """Where all bands of `[..., C, H, W]` hold a number: bool `[..., H, W]`."""
+    return np.asarray(np.isfinite(values.astype(np.float32)).all(-3))
+
+
 def image_sample(
     name: str, pixels: NDArray[np.generic], targets: Mapping[str, NDArray[np.generic] | np.generic]
 ) -> Sample:

@@ -10,7 +10,21 @@ from skyframe.spec import InputError, did_you_mean
 
 DATASETS = {
     "aid": "class_folders",
+    "cloud-masks-l5": "cloud_masks",
+    "cloud-masks-s2": "cloud_masks",
+    "dynamicearthnet": "dynamicearthnet",
+    "dynamicearthnet-change": "dynamicearthnet",
+    "eopatch-land-cover": "eopatch",
+    "isaid": "isaid",
+    "levir-cd": "levir_cd",
+    "levir-cd-plus": "levir_cd",
+    "mmflood": "mmflood",
+    "oscd": "oscd",
+    "pastis-hd": "pastis",
+    "pastis-r": "pastis",
+    "potsdam": "potsdam",
     "resisc45": "class_folders",
+    "sen1floods11": "sen1floods11",
 }
 """Module of each data set by the name that suites and `skyframe data-check` use."""
 
