@@ -124,19 +124,6 @@ def raster_shape(path: Path) -> tuple[int, int, int]:
         raise InputError(f"{path}: not a readable raster ({_short(error)}); fetch the file again") from error
 
 
-def raster_place(path: Path) -> NDArray[np.float64]:
-    """Latitude and longitude `[2]` of a GeoTIFF's centre, NaN where it tells no place."""
-    import rasterio
-
-    need_file(path)
-    try:
-        with rasterio.open(path) as file:
-            lon, lat = file.lnglat() if file.crs else (np.nan, np.nan)
-    except rasterio.errors.RasterioError as error:
-        raise InputError(f"{path}: not a readable raster ({_short(error)}); fetch the file again") from error
-    return np.array([lat, lon], np.float64)
-
-
 def read_npy(path: Path) -> NDArray[np.generic]:
     """An array of numbers; one of Python objects, which could run anything, is refused."""
     need_file(path)

@@ -103,31 +103,26 @@ def need_size(path: Path, mask: NDArray[np.generic], height: int, width: int) ->
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A window of one scene that was split into blocks."""
+class Block:
+    """A square of one scene, whose part no neighbouring pixel shares unless it lies in the same block."""
 
     top: int
     left: int
     side: int
-    block: str  # windows of a block lie side by side and share their part
     part: str  # train | val | test
 
 
-def blocks_of_scene(block_px: int, gap_px: int, window_px: int) -> Iterator[Cut]:
-    """Windows of 5 x 5 blocks, 15 of them for training, 5 for validation and 5 for testing.
+def blocks_of_scene(side_px: int, gap_px: int) -> Iterator[Block]:
+    """5 x 5 blocks of one scene: 15 for training, 5 for validation and 5 for testing.
 
-    Every row and column of blocks holds each part, so that a gradient across the scene favours none, and a gap
-    parts all blocks, so that no pixel of one is a neighbour of another.
+    Every row and column of blocks holds each part, so that a gradient across the scene favours none.
 
     Args:
-        block_px: side of a block, a multiple of `window_px`.
-        gap_px: pixels between blocks that belong to none.
-        window_px: side of a window.
+        side_px: of a block.
+        gap_px: pixels between blocks, which belong to none.
     """
+    step = side_px + gap_px
     for row in range(5):
         for column in range(5):
             part = ("train", "train", "train", "val", "test")[(row + 2 * column) % 5]
-            for y in range(0, block_px, window_px):
-                for x in range(0, block_px, window_px):
-                    top, left = row * (block_px + gap_px) + y, column * (block_px + gap_px) + x
-                    yield Cut(top, left, window_px, f"{row}-{column}", part)
+            yield Block(row * step, column * step, side_px, part)

@@ -2,7 +2,7 @@
 
 `sentinel2.npz`, `landsat5.npz`: `img` `[512, 512, 6]` float32, reflectance at the top of the atmosphere in blue, green,
 red, near infrared and two shortwave bands; `msk` `[512, 512, 1]` with 0 = shadow, 4 = cloud, all else clear. One scene
-each: windows of 32 pixels in 25 blocks whose parts do not touch, so the number tells of this scene alone.
+each, cut into 25 blocks that do not touch, so the number tells of this scene alone.
 
 Source: Wieland et al., Remote Sensing of Environment 2019; dlr-eoc/ukis-csmask, whose merging of classes is kept.
 """
@@ -23,7 +23,7 @@ from skyframe.sample import Sample
 from skyframe.spec import Band, InputError, Modality
 
 FILES = {"cloud-masks-s2": "sentinel2.npz", "cloud-masks-l5": "landsat5.npz"}
-SIDE_PX, BLOCK_PX, GAP_PX, WINDOW_PX = 512, 96, 8, 32
+SIDE_PX, BLOCK_PX, GAP_PX = 512, 96, 8
 CLASSES = {0: 2, 1: 0, 2: 0, 3: 0, 4: 1}
 """Class of each stored number: 0 clear, 1 cloud, 2 shadow."""
 LANDSAT5 = {"blue": 0.485, "green": 0.560, "red": 0.660, "nir": 0.830, "swir1": 1.650, "swir2": 2.215}
@@ -38,8 +38,8 @@ def open_dataset(name: str, root: Path) -> Dataset:
     if path is None:
         raise InputError(f"{name}: no {FILES[name]} in {root}, expected the scene there; give the folder that holds it")
     items = [
-        Item(f"{c.top}_{c.left}", c.part, {"scene": path}, cluster=c.block, about={"window": (c.top, c.left, c.side)})
-        for c in blocks_of_scene(BLOCK_PX, GAP_PX, WINDOW_PX)
+        Item(f"{b.top}_{b.left}", b.part, {"scene": path}, about={"window": (b.top, b.left, b.side)})
+        for b in blocks_of_scene(BLOCK_PX, GAP_PX)
     ]
     return Dataset(
         name=name,
@@ -75,7 +75,7 @@ def _scene(path: Path) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
     """Image `[512, 512, 6]` and mask `[512, 512]` of a file of plain arrays."""
     need_file(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             image, mask = file["img"], file["msk"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         short = " ".join(str(error).split())[:120]

@@ -20,6 +20,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,9 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyframe.calendar import day_of
-from skyframe.evaluate.dataset import PARTS, Dataset, Item, hashed_part, missing_files
-from skyframe.evaluate.files import raster_place, raster_shape, read_lines, read_npy, read_raster, read_table
-from skyframe.evaluate.imagery import bands, finite, sentinel1, sentinel2, series_of
+from skyframe.evaluate.dataset import PARTS, Dataset, Item, hashed_part, missing_files, read_or_tell
+from skyframe.evaluate.files import raster_shape, read_lines, read_npy, read_raster, read_table
+from skyframe.evaluate.imagery import bands, finite, place_of_raster, sentinel1, sentinel2, series_of
 from skyframe.evaluate.masks import need_size
 from skyframe.sample import Sample
 from skyframe.spec import InputError, Modality
@@ -115,7 +116,7 @@ def _rows(name: str, root: Path) -> tuple[list[Row], str, list[str]]:
             if not path.is_file():
                 problems.append(f"{name}: no {path}, expected the list of part {part}")
                 continue
-            for line in read_lines(path):
+            for line in read_or_tell(name, partial(read_lines, path), [], problems):
                 columns = line.split()
                 if len(columns) != 3 or not AREA.search(columns[0]):
                     problems.append(f"{name}: {path} has a line {line[:60]!r}, expected image folder, label and month")
@@ -140,8 +141,10 @@ def _rows(name: str, root: Path) -> tuple[list[Row], str, list[str]]:
 
 def _table_rows(name: str, root: Path, table: Path) -> tuple[list[Row], str, list[str]]:
     """Rows of GEO-Bench-2's list, which also says which composites were never made."""
-    rows, problems = [], []
-    for line, entry in enumerate(read_table(table, ("split", "planet_path", "label_path", "year_month")), 2):
+    rows: list[Row] = []
+    problems: list[str] = []
+    columns = ("split", "planet_path", "label_path", "year_month")
+    for line, entry in enumerate(read_or_tell(name, lambda: read_table(table, columns), [], problems), 2):
         part = {"validation": "val"}.get(entry["split"], entry["split"])
         area = AREA.search(entry["planet_path"])
         if part not in PARTS or area is None:
@@ -239,7 +242,7 @@ def _read(item: Item) -> Sample:
         masks.append(_mask(path))
         need_size(path, masks[-1], *series["planet"].values.shape[-2:])
     target = {"mask": masks[0]} if len(masks) == 1 else {"masks": np.stack(masks)}
-    return Sample(series, raster_place(_paths(item, "mask")[0]), -1, targets=target)
+    return Sample(series, place_of_raster(_paths(item, "mask")[0]), -1, targets=target)
 
 
 def _paths(item: Item, role: str) -> list[Path]:

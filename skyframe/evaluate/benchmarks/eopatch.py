@@ -1,8 +1,8 @@
 """Land cover in one place of Slovenia: eo-learn's TestEOPatch with its scenes of 13 bands.
 
 `TestEOPatch/` and `REFERENCE_SCENES.npy` beside it, read as ingestion reads them: five Sentinel-2 scenes (Level-1C)
-and 68 acquisitions of NDVI with cloud flags, both dated, and the class of each pixel. 101 x 100 pixels: windows of 16
-pixels in 25 blocks that do not touch, so the number tells of this place alone.
+and 68 acquisitions of NDVI with cloud flags, both dated, and the class of each pixel. 101 x 100 pixels: 25 blocks
+of 16 pixels that do not touch, so the number tells of this place alone.
 
 Source: sentinel-hub/eo-learn, classes as in its land-cover example.
 """
@@ -38,13 +38,10 @@ def open_dataset(name: str, root: Path) -> Dataset:
     try:
         _source(files, spec)
     except InputError as error:  # all items stand in the same few files: without them there is none
-        problems, cuts = [f"{name}: {error}"], []
+        problems, blocks = [f"{name}: {error}"], []
     else:
-        problems, cuts = [], list(blocks_of_scene(BLOCK_PX, GAP_PX, BLOCK_PX))
-    items = [
-        Item(f"{c.top}_{c.left}", c.part, files, cluster=c.block, about={"window": (c.top, c.left, c.side)})
-        for c in cuts
-    ]
+        problems, blocks = [], list(blocks_of_scene(BLOCK_PX, GAP_PX))
+    items = [Item(f"{b.top}_{b.left}", b.part, files, about={"window": (b.top, b.left, b.side)}) for b in blocks]
     return Dataset(
         name=name,
         kind="pixel",

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from skyframe.evaluate.dataset import PARTS, Dataset, Item, missing_files, need_folder
+from skyframe.evaluate.dataset import PARTS, Dataset, Item, missing_files, need_folder, read_or_tell
 from skyframe.evaluate.files import read_json, read_raster
 from skyframe.evaluate.imagery import finite, sentinel1, series_of
 from skyframe.evaluate.masks import classes_of_numbers, need_size
@@ -27,12 +27,13 @@ ROLES = {"s1": "s1_raw", "terrain": "DEM", "mask": "mask"}
 def open_dataset(name: str, root: Path) -> Dataset:
     """MMFlood below `root`; one item per tile."""
     folder = need_folder(name, root, "activations")
-    events: dict[str, Any] = read_json(root / "activations.json")
     items: list[Item] = []
     problems: list[str] = []
+    found: Any = read_or_tell(name, lambda: read_json(root / "activations.json"), {}, problems)
+    events = {k: v for k, v in found.items() if isinstance(v, dict)} if isinstance(found, dict) else {}
     for place in sorted(p for p in folder.iterdir() if p.is_dir()):
         code = place.name.partition("-")[0]
-        event = events.get(code, {}) if isinstance(events, dict) else {}
+        event = events.get(code, {})
         part = event.get("subset")
         if part not in PARTS:
             problems.append(f"{name}: {code} is of subset {part!r} in activations.json, expected {', '.join(PARTS)}")
@@ -44,7 +45,7 @@ def open_dataset(name: str, root: Path) -> Dataset:
             key = f"{place.name}/{tile.removesuffix('.tif')}"
             items.append(Item(key, part, files, cluster=code, about={"place": where}))
     seen = {item.cluster for item in items}
-    lost = sorted(set(events) - seen) if isinstance(events, dict) else []
+    lost = sorted(set(events) - seen)
     if lost:
         problems.append(f"{name}: no tile of {len(lost)} events that activations.json names, such as {lost[0]}")
     return Dataset(

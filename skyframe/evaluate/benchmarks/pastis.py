@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from skyframe.calendar import DAY_UNKNOWN, day_of
-from skyframe.evaluate.dataset import Dataset, Item, missing_files
+from skyframe.evaluate.dataset import Dataset, Item, missing_files, read_or_tell
 from skyframe.evaluate.files import read_json, read_npy, read_raster
 from skyframe.evaluate.imagery import DISPLAY, bands, finite, sentinel1, sentinel2, series_of
 from skyframe.evaluate.masks import classes_of_numbers, need_size
@@ -82,7 +82,10 @@ def _features(name: str, folder: Path) -> tuple[list[dict[str, Any]], list[str]]
     from shapely.errors import ShapelyError
     from shapely.geometry import shape
 
-    tree = read_json(folder / "metadata.geojson")
+    told: list[str] = []
+    tree = read_or_tell(name, lambda: read_json(folder / "metadata.geojson"), None, told)
+    if told:
+        return [], told
     try:
         crs = CRS.from_user_input((tree.get("crs") or {}).get("properties", {}).get("name", "OGC:CRS84"))
         entries = list(tree["features"])

@@ -9,11 +9,12 @@ Source: Bonafilia et al., Sen1Floods11, CVPR Workshops 2020.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
-from skyframe.evaluate.dataset import Dataset, Item, hashed_part, missing_files
-from skyframe.evaluate.files import raster_place, read_lines, read_raster
-from skyframe.evaluate.imagery import S2_BANDS, finite, sentinel1, sentinel2, series_of
+from skyframe.evaluate.dataset import Dataset, Item, hashed_part, missing_files, read_or_tell
+from skyframe.evaluate.files import read_lines, read_raster
+from skyframe.evaluate.imagery import S2_BANDS, finite, place_of_raster, sentinel1, sentinel2, series_of
 from skyframe.evaluate.masks import classes_of_numbers, need_size
 from skyframe.sample import Sample
 from skyframe.spec import InputError
@@ -34,7 +35,11 @@ def open_dataset(name: str, root: Path) -> Dataset:
     found = {part: root / sub / file for sub in SPLITS for part, file in LISTS.items() if (root / sub / file).is_file()}
     problems = [f"{name}: no {LISTS[p]} in {root}, expected the published list" for p in LISTS if p not in found]
     if found:
-        pairs = [(part, line) for part, path in found.items() for line in read_lines(path)]
+        pairs = [
+            (part, line)
+            for part, path in found.items()
+            for line in read_or_tell(name, partial(read_lines, path), [], problems)
+        ]
         keys = [(part, line.split(",")[0].strip().removesuffix("_S1Hand.tif")) for part, line in pairs]
         split = "the published lists flood_{train,valid,test}_data.csv; the Bolivian chips that they leave out are not"
         split += " used"
@@ -77,4 +82,4 @@ def _read(item: Item) -> Sample:
         "s2": series_of(optical, valid=(optical != 0).any(0)[None]),
         "s1": series_of(radar, valid=finite(radar)[None]),
     }
-    return Sample(series, raster_place(item.files["mask"]), -1, targets={"mask": mask})
+    return Sample(series, place_of_raster(item.files["mask"]), -1, targets={"mask": mask})
