@@ -10,13 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from skyframe.evaluate.protocol import digest
 from skyframe.randomness import hash64
 from skyframe.sample import Sample
 from skyframe.spec import InputError, Modality
 
+T = TypeVar("T")
 Kind = Literal[
     "scene", "multilabel", "pixel", "boxes", "oriented", "change", "semantic_change", "regression"
 ]  # fmt: skip
@@ -128,3 +129,12 @@ def missing_files(name: str, items: Sequence[Item], shown: int = 5) -> list[str]
     if len(found) > shown:
         found[shown:] = [f"{name}: {len(found) - shown} further files are missing or empty"]
     return found
+
+
+def read_or_tell(name: str, read: Callable[[], T], instead: T, problems: list[str]) -> T:
+    """What `read` returns, or `instead` with the reason in `problems`: a damaged list is no reason not to open."""
+    try:
+        return read()
+    except InputError as error:
+        problems.append(f"{name}: {error}")
+        return instead

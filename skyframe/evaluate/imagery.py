@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +77,20 @@ def series_of(
     known = np.full(num, DAY_UNKNOWN, np.int32) if days is None else days
     seen = np.ones((num, height, width), bool) if valid is None else valid
     return Series(stack, seen, known, np.ones(count, bool))
+
+
+def finite(values: NDArray[np.generic]) -> NDArray[np.bool_]:
+    """Where all bands of `[..., C, H, W]` hold a number: bool `[..., H, W]`."""
+    return np.asarray(np.isfinite(values.astype(np.float32)).all(-3))
+
+
+def place_of_raster(path: Path) -> NDArray[np.float64]:
+    """Latitude and longitude `[2]` of the centre of a GeoTIFF that was read already; NaN where it tells no place."""
+    import rasterio
+
+    with rasterio.open(path, driver="GTiff") as file:
+        lon, lat = file.lnglat() if file.crs else (np.nan, np.nan)
+    return np.array([lat, lon], np.float64)
 
 
 def image_sample(

@@ -1,0 +1,1 @@
+"""Writers of tiny data sets in the true layouts."""
