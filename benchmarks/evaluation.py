@@ -1,0 +1,85 @@
+"""What scoring costs beside the encoder: features against the bare forward pass, and the sweep against one probe.
+
+python -m benchmarks.evaluation ENCODER FOLDER   (an exported encoder; FOLDER/EuroSAT holds <Class>/<name>.jpg)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from skyframe.config.evaluate import LinearConfig, TaskConfig
+from skyframe.evaluate.benchmarks import open_dataset
+from skyframe.evaluate.features import batches, extract
+from skyframe.evaluate.fit import Fit, fit, training_statistics
+from skyframe.evaluate.inputs import dataset_inputs, limited
+from skyframe.evaluate.probes.linear import train_heads
+from skyframe.evaluate.protocol import Encoder, Subject
+from skyframe.export import load_module
+
+ROUNDS = 5
+IMAGES = {"train": 300, "val": 100, "test": 100}
+
+
+@click.command()
+@click.argument("encoder", type=click.Path(path_type=Path))
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--batch", default=32, show_default=True)
+def main(encoder: Path, data: Path, batch: int) -> None:
+    """Print the ratios, medians of rounds in turn."""
+    module = load_module(encoder)
+    task = TaskConfig("eurosat-rgb", limit=IMAGES, side=16, tiles=4)
+    dataset = limited(open_dataset("eurosat-rgb", data / "EuroSAT"), task, "benchmark")
+    plan = fit(dataset, module.contract)
+    plan = dataclasses.replace(plan, statistics=training_statistics(dataset, list(plan.matches)))
+    print(f"features per second of `evaluate` / of the bare forward pass: {forward(plan, task, module, batch):.2f}")
+    for dims in (64, 384, 1024):
+        alone, whole = sweep(dims)
+        print(f"linear probe, {dims} features, 2000 rows: sweep of 8 x 2 x 2 / one head: {whole / alone:.2f}")
+
+
+def forward(plan: Fit, task: TaskConfig, module: Encoder, batch: int) -> float:
+    """Samples a second when files are read anew, over those of the forward pass alone on batches in memory."""
+    ratios = []
+    for _ in range(ROUNDS):
+        ready = [b for b, _ in batches(dataset_inputs(plan, task, 0, False), batch, "", False)]
+        with torch.no_grad():
+            module.encode(ready[0])
+            bare = _seconds(lambda: [module.encode(b) for b in ready])
+        inputs = dataset_inputs(plan, task, 0, False)
+        with tempfile.TemporaryDirectory() as folder:
+            whole = _seconds(lambda: extract(Subject("e", module), inputs, batch, Path(folder), False))
+        ratios.append(bare / whole)
+    return statistics.median(ratios)
+
+
+def sweep(dims: int) -> tuple[float, float]:
+    """Seconds of one head and of the whole grid on the same features."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, 2000)
+    rows = {p: rng.normal(size=(2000, dims)).astype(np.float32) for p in ("mean", "max")}
+    one = LinearConfig(lrs=(1e-2,), epochs=5)
+    grid = dataclasses.replace(one, lrs=LinearConfig().lrs)
+    alone, whole = [], []
+    for _ in range(ROUNDS):
+        alone.append(_seconds(lambda: train_heads({"mean": rows["mean"]}, labels, 10, one, 128, 0)))
+        whole.append(_seconds(lambda: train_heads(rows, labels, 10, grid, 128, 0)))
+    return statistics.median(alone), statistics.median(whole)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+if __name__ == "__main__":
+    main()
