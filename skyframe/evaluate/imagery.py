@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skyframe.calendar import DAY_UNKNOWN
+from skyframe.calendar import DAY_UNKNOWN, day_of
 from skyframe.sample import Sample, Series
 from skyframe.spec import Band, Modality
 
@@ -64,6 +66,15 @@ def sentinel1(names: Sequence[str] = ("VV", "VH"), *, units: str = "dB", many: b
     """Sentinel-1 on the 10 m grid in `dB`, or as `linear power` or `linear amplitude`."""
     kind = "series" if many else "image"
     return Modality("s1", kind, bands(names), 10.0, units, "float32")  # type: ignore[arg-type]  # one of two literals
+
+
+def product_day(name: str) -> int:
+    """The day in the name of a Sentinel product, `S2A_MSIL2A_20170613T101031...`; `DAY_UNKNOWN` without one."""
+    found = re.search(r"_(\d{4})(\d{2})(\d{2})T", name)
+    try:
+        return day_of(date(*map(int, found.groups()))) if found else DAY_UNKNOWN
+    except ValueError:
+        return DAY_UNKNOWN
 
 
 def series_of(

@@ -16,20 +16,17 @@ arXiv 2407.03653 (v2).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skyframe.calendar import DAY_UNKNOWN, day_of
 from skyframe.evaluate.benchmarks.corine import CLASSES_19, CLASSES_43, TO_19
 from skyframe.evaluate.dataset import PARTS, Dataset, Item, hashed_part, missing_files, need_folder
 from skyframe.evaluate.files import need_file, read_json, read_lines, read_raster
-from skyframe.evaluate.imagery import sentinel1, sentinel2, series_of
+from skyframe.evaluate.imagery import product_day, sentinel1, sentinel2, series_of
 from skyframe.sample import Sample
 from skyframe.spec import InputError
 
@@ -196,7 +193,7 @@ def _read(item: Item, num_classes: int) -> Sample:
         if sensor in item.files:
             folder = item.files[sensor].parent
             stack = np.stack(list(_bands(folder, MODALITIES[sensor].band_names)))
-            series[sensor] = series_of(stack, np.array([_day(folder.name)], np.int32))
+            series[sensor] = series_of(stack, np.array([product_day(folder.name)], np.int32))
     classes = np.zeros(num_classes, bool)
     classes[list(item.label)] = True
     return Sample(series, np.full(2, np.nan), -1, targets={"classes": classes})
@@ -215,12 +212,3 @@ def _bands(folder: Path, names: Sequence[str]) -> Iterable[NDArray[np.generic]]:
             )
         times = SIDE_PX // height
         yield values[0].repeat(times, 0).repeat(times, 1)
-
-
-def _day(name: str) -> int:
-    """From `S2A_MSIL2A_20170613T101031_...` or `S1A_IW_GRDH_1SDV_20170613T165043_...`."""
-    found = re.search(r"_(\d{4})(\d{2})(\d{2})T", name)
-    try:
-        return day_of(date(*map(int, found.groups()))) if found else DAY_UNKNOWN
-    except ValueError:
-        return DAY_UNKNOWN

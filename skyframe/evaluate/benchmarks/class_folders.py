@@ -140,7 +140,8 @@ def list_images(
     items: list[Item] = []
     problems: list[str] = []
     known = set()
-    for path in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
+    folders = (p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    for path in sorted(folders, key=lambda p: _plain(p.name)):
         number = numbers.get(_plain(path.name))
         if number is None:
             problems.append(

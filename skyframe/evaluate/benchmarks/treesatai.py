@@ -19,17 +19,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skyframe.calendar import day_of
+from skyframe.calendar import DAY_UNKNOWN
 from skyframe.evaluate.dataset import PARTS, Dataset, Item, missing_files
 from skyframe.evaluate.files import raster_shape, read_h5, read_json, read_lines, read_raster
-from skyframe.evaluate.imagery import rgb, sentinel1, sentinel2, series_of
+from skyframe.evaluate.imagery import product_day, rgb, sentinel1, sentinel2, series_of
 from skyframe.sample import Sample, Series
 from skyframe.spec import InputError
 
@@ -44,6 +43,8 @@ PLAUSIBLE_DB = 60.0
 AERIAL_BANDS = ("nir", "green", "blue", "red")
 S2_ONE = ("B02", "B03", "B04", "B08", "B05", "B06", "B07", "B8A", "B11", "B12", "B01", "B09")
 S2_MANY = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
+ARRAYS = {"sen-2-data": (10,), "sen-1-asc-data": (2,), "sen-1-des-data": (2,), "sen-2-masks": (2, 10)}
+"""Bands of each array of a file of series; masks begin with the probabilities of snow and of cloud, in percent."""
 LABELS = Path("labels", "TreeSatBA_v9_60m_multi_labels.json")
 
 
@@ -123,38 +124,36 @@ def _read_one(item: Item) -> Sample:
 
 def _read_many(item: Item) -> Sample:
     path = item.files["series"]
-    sensors = ("sen-2", "sen-1-asc", "sen-1-des")
-    found = read_h5(path, [f"{s}-{what}" for s in sensors for what in ("data", "products")] + ["sen-2-masks"])
-    s2, masks = found["sen-2-data"], found["sen-2-masks"]
-    if s2.ndim != 4 or s2.shape[1] != len(S2_MANY) or masks.ndim != 4 or masks.shape[1] < 2:
-        raise InputError(
-            f"{path}: sen-2-data has shape {s2.shape} and sen-2-masks {masks.shape}, expected "
-            f"[T, {len(S2_MANY)}, 6, 6] and [T, 2, 6, 6]; fetch the file again"
-        )
-    clear: NDArray[np.bool_] = np.all(masks[:, :2] <= MAX_PROBABILITY, axis=1)  # snow and cloud, in percent
-    passes = [_dated(path, s, found, np.ones(found[f"{s}-data"][:, 0].shape, bool)) for s in sensors[1:]]
-    return _sample(item, {"s2": _dated(path, "sen-2", found, clear), "s1": _joined(path, passes)})
+    found = read_h5(path, [*ARRAYS, "sen-2-products", "sen-1-asc-products", "sen-1-des-products"])
+    side = found["sen-2-data"].shape[2:]
+    for name, counts in ARRAYS.items():
+        shape = found[name].shape
+        if len(shape) != 4 or shape[1] not in counts or shape[2:] != side or found[name].dtype.kind not in "fiu":
+            raise InputError(
+                f"{path}: {name} has shape {shape}, expected numbers of [T, {counts[0]}, 6, 6]; fetch the file again"
+            )
+    clear: NDArray[np.bool_] = np.all(found["sen-2-masks"][:, :2] <= MAX_PROBABILITY, axis=1)
+    passes = [_dated(path, sensor, found) for sensor in ("sen-1-asc", "sen-1-des")]
+    return _sample(item, {"s2": _dated(path, "sen-2", found, clear), "s1": _joined(passes)})
 
 
-def _dated(path: Path, sensor: str, found: dict[str, NDArray[Any]], valid: NDArray[np.bool_]) -> Series:
+def _dated(path: Path, sensor: str, found: dict[str, NDArray[Any]], clear: NDArray[np.bool_] | None = None) -> Series:
     """One sensor's series, its days from the names of its products."""
     values, products = found[f"{sensor}-data"], found[f"{sensor}-products"]
+    seen = np.isfinite(values).all(1)
     names = [p.decode("ascii", "replace") if isinstance(p, bytes) else str(p) for p in products]
-    dates = [re.search(r"_(\d{4})(\d{2})(\d{2})T", n) for n in names]
-    if not (len(names) == len(values) == len(valid)) or not all(dates):
+    days = np.array([product_day(n) for n in names], np.int32)
+    if len(days) != len(values) or (days == DAY_UNKNOWN).any() or (clear is not None and clear.shape != seen.shape):
         raise InputError(
-            f"{path}: {sensor} has {len(values)} dates and {len(valid)} masks for {len(names)} products, expected as "
-            "many of each, and a date in every product's name; fetch the file again"
+            f"{path}: {sensor} has {len(values)} dates, {len(days)} products and masks for "
+            f"{len(values if clear is None else clear)}, expected as many of each and a date in every product's name; "
+            "fetch the file again"
         )
-    days = np.array([day_of(date(*map(int, d.groups()))) for d in dates if d], np.int32)
-    return series_of(values, days, valid & np.isfinite(values).all(1))
+    return series_of(values, days, seen if clear is None else seen & clear)
 
 
-def _joined(path: Path, passes: Sequence[Series]) -> Series:
+def _joined(passes: Sequence[Series]) -> Series:
     """Both orbits' passes in one series, in order of days."""
-    shapes = {p.values.shape[1:] for p in passes}
-    if len(shapes) > 1 or next(iter(shapes))[0] != 2:
-        raise InputError(f"{path}: Sentinel-1 has shapes {sorted(shapes)}, expected one of two bands; fetch it again")
     values, valid, days = (np.concatenate([getattr(p, k) for p in passes]) for k in ("values", "valid", "day"))
     order = np.argsort(days, kind="stable")
     return series_of(values[order], days[order], valid[order])

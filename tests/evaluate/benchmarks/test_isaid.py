@@ -6,7 +6,7 @@ import pytest
 from skyframe.evaluate.benchmarks import open_dataset
 from skyframe.evaluate.benchmarks.isaid import CLASSES
 from skyframe.spec import InputError
-from tests.evaluate.layouts.damage import empty, garbage, remove, told, truncate
+from tests.evaluate.layouts.damage import cut, empty, remove, scribble, told
 from tests.evaluate.layouts.isaid import write_isaid, write_isaid_crops
 from tests.evaluate.layouts.rasters import noise, write_png
 
@@ -56,8 +56,8 @@ MASK, IMAGE = "val/images/P0002_instance_color_RGB.png", "val/images/P0002.png"
     [
         (remove, MASK, "P0002_instance_color_RGB.png is missing, expected by test item val/P0002"),
         (empty, MASK, "P0002_instance_color_RGB.png has 0 bytes"),
-        (truncate, IMAGE, "P0002.png: not a readable image"),
-        (garbage, MASK, "not a readable image"),
+        (cut, IMAGE, "P0002.png: not a readable image"),
+        (scribble, MASK, "not a readable image"),
         (remove, IMAGE, "1 masks in .*images without an image, such as P0002_instance_color_RGB.png"),
         (lambda p: write_png(p, np.zeros((3, 8, 7), np.uint8)), MASK, "8 x 7 pixels, expected 8 x 8"),
         (lambda p: write_png(p, noise(3, 8, 8)), MASK, "64 pixels of colours that are no class"),
