@@ -10,6 +10,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
@@ -53,10 +54,10 @@ def forward(plan: Fit, task: TaskConfig, module: Encoder, batch: int) -> float:
         ready = [b for b, _ in batches(dataset_inputs(plan, task, 0, False), batch, "", False)]
         with torch.no_grad():
             module.encode(ready[0])
-            bare = _seconds(lambda: [module.encode(b) for b in ready])
+            bare = _seconds(partial(list, map(module.encode, ready)))
         inputs = dataset_inputs(plan, task, 0, False)
         with tempfile.TemporaryDirectory() as folder:
-            whole = _seconds(lambda: extract(Subject("e", module), inputs, batch, Path(folder), False))
+            whole = _seconds(partial(extract, Subject("e", module), inputs, batch, Path(folder), False))
         ratios.append(bare / whole)
     return statistics.median(ratios)
 

@@ -34,7 +34,7 @@ SAME = {
 }  # fmt: skip
 """Bands that stand for each other between sensors of other names."""
 GREY = ("ir",)
-"""Pictures of one band that an encoder of colours sees as grey: the band in the place of every colour, by statistics."""
+"""Pictures of one band that an encoder of colours sees as grey: the band as every colour, by statistics."""
 FIRST_DAY, LAST_DAY = day_of(date(1972, 7, 23)), day_of(date(2040, 1, 1))
 """From Landsat-1 on; days counted from 1970 by mistake lie beyond the end."""
 HOSTS = {
