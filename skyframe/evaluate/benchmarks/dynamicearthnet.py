@@ -64,7 +64,8 @@ def open_dataset(name: str, root: Path) -> Dataset:
         problems.append(f"{name}: no Planet images of {len(lost)} areas, such as {lost[0]}, expected a folder of each")
     kept = [row for row in rows if row.area in planet]
     radar = next((row.composites["s1"] for row in kept if "s1" in row.composites), None)
-    roles = ["s2", "s1"] if radar is not None and _num_bands(radar) == 2 else ["s2"]
+    roles = ["s2"] if any("s2" in row.composites for row in kept) else []
+    roles += ["s1"] if radar is not None and _num_bands(radar) == 2 else []
     change = name == "dynamicearthnet-change"
     items = _pairs(kept, planet, roles) if change else [_month(row, planet, roles) for row in kept]
     known = {"planet": _planet(), "s2": sentinel2(S2, many=True), "s1": sentinel1(many=True)}

@@ -62,6 +62,8 @@ def test_without_lists_areas_are_split_by_hash(tmp_path):
     assert (len(dataset.items), dataset.problems) == (9, ())
     assert dataset.split.startswith("by hash of the area")
     assert len({(i.cluster, i.part) for i in dataset.items}) == 3
+    shutil.rmtree(tmp_path / "sentinel2")
+    assert list(open_dataset(NAME, tmp_path).modalities) == ["planet", "s1"]
 
 
 def test_change_pairs_successive_months_of_an_area(whole):
