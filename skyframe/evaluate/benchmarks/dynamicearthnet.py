@@ -16,11 +16,8 @@ Source: Toker et al., DynamicEarthNet, CVPR 2022; aysim/dynnet for days, layers 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import date
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,8 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyframe.calendar import day_of
-from skyframe.evaluate.dataset import PARTS, Dataset, Item, hashed_part, missing_files, read_or_tell
-from skyframe.evaluate.files import raster_shape, read_lines, read_npy, read_raster, read_table
+from skyframe.evaluate.benchmarks.dynamicearthnet_lists import Row, image_folders, labelled_months
+from skyframe.evaluate.dataset import Dataset, Item, missing_files
+from skyframe.evaluate.files import raster_shape, read_npy, read_raster
 from skyframe.evaluate.imagery import bands, finite, place_of_raster, sentinel1, sentinel2, series_of
 from skyframe.evaluate.masks import need_size
 from skyframe.sample import Sample
@@ -47,18 +45,6 @@ names (B01 ... B8A, B10, B11, B12) would make the cirrus band reflect 0.17."""
 DAYS = (1, 5, 10, 15, 20, 25)
 NEVER_PUBLISHED = "1417_3281_13"
 """The area whose Planet images the archive lacks."""
-AREA, MONTH = re.compile(r"\d{4}_\d{4}_\d{2}"), re.compile(r"(20\d\d)[-_](\d\d)(?=\D|$)")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One labelled month of one area."""
-
-    part: str
-    area: str
-    month: str  # YYYY-MM
-    label: Path
-    composites: dict[str, Path]  # by `s2` and `s1`, where there is one
 
 
 def open_dataset(name: str, root: Path) -> Dataset:
@@ -68,8 +54,8 @@ def open_dataset(name: str, root: Path) -> Dataset:
         raise InputError(
             f"{name}: no folder planet in {root}, expected it beside labels; unpack the archives of the data set there"
         )
-    rows, split, problems = _rows(name, root)
-    planet = dict(sorted(_areas(folders)))
+    rows, split, problems = labelled_months(name, root)
+    planet = dict(sorted(image_folders(folders)))
     lost = sorted({row.area for row in rows} - set(planet))
     if NEVER_PUBLISHED in lost:
         lost.remove(NEVER_PUBLISHED)
@@ -78,7 +64,8 @@ def open_dataset(name: str, root: Path) -> Dataset:
         problems.append(f"{name}: no Planet images of {len(lost)} areas, such as {lost[0]}, expected a folder of each")
     kept = [row for row in rows if row.area in planet]
     radar = next((row.composites["s1"] for row in kept if "s1" in row.composites), None)
-    roles = ["s2", "s1"] if radar is not None and _num_bands(radar) == 2 else ["s2"]
+    roles = ["s2"] if any("s2" in row.composites for row in kept) else []
+    roles += ["s1"] if radar is not None and _num_bands(radar) == 2 else []
     change = name == "dynamicearthnet-change"
     items = _pairs(kept, planet, roles) if change else [_month(row, planet, roles) for row in kept]
     known = {"planet": _planet(), "s2": sentinel2(S2, many=True), "s1": sentinel1(many=True)}
@@ -101,87 +88,6 @@ def _planet() -> Modality:
     return Modality(
         "planet", "series", bands(PLANET), 3.0, "reflectance", "uint16", 1e-4, mean=PLANET_MEAN, std=PLANET_STD
     )
-
-
-def _rows(name: str, root: Path) -> tuple[list[Row], str, list[str]]:
-    """Labelled months, where their parts come from, and what is wrong with the lists."""
-    table = next((p for p in (root / "split_info/splits.csv", root / "splits.csv") if p.is_file()), None)
-    if table is not None:
-        return _table_rows(name, root, table)
-    found = {part: root / "dynnet_training_splits" / f"{part}.txt" for part in PARTS}
-    composites = {"s2": _composites(root, "sentinel2"), "s1": _composites(root, "sentinel1")}
-    if any(path.is_file() for path in found.values()):
-        split, problems, labels = "dynnet_training_splits/{train,val,test}.txt", [], []
-        for part, path in found.items():
-            if not path.is_file():
-                problems.append(f"{name}: no {path}, expected the list of part {part}")
-                continue
-            for line in read_or_tell(name, partial(read_lines, path), [], problems):
-                columns = line.split()
-                if len(columns) != 3 or not AREA.search(columns[0]):
-                    problems.append(f"{name}: {path} has a line {line[:60]!r}, expected image folder, label and month")
-                else:
-                    labels.append((part, _area(columns[0]), columns[2], root / columns[1].lstrip("/")))
-    else:
-        split, problems, labels = "by hash of the area, 60/20/20: the published lists are gone, and not here", [], []
-        for path in sorted((root / "labels").glob("*/Labels/Raster/*/*.tif")):
-            area, month = AREA.search(path.relative_to(root).as_posix()), MONTH.search(path.stem)
-            if area and month:
-                labels.append((hashed_part(area[0], name="dynamicearthnet"), area[0], "-".join(month.groups()), path))
-            else:
-                problems.append(f"{name}: {path} tells no area and month, expected .../1311_3077_13_10N/...2018_01_01")
-        if not labels:
-            problems.append(f"{name}: no label in {root / 'labels'}, expected labels/<area>_<zone>/Labels/Raster")
-    rows = [
-        Row(p, area, month, label, {r: c[area, month] for r, c in composites.items() if (area, month) in c})
-        for p, area, month, label in labels
-    ]
-    return rows, split, problems
-
-
-def _table_rows(name: str, root: Path, table: Path) -> tuple[list[Row], str, list[str]]:
-    """Rows of GEO-Bench-2's list, which also says which composites were never made."""
-    rows: list[Row] = []
-    problems: list[str] = []
-    columns = ("split", "planet_path", "label_path", "year_month")
-    for line, entry in enumerate(read_or_tell(name, lambda: read_table(table, columns), [], problems), 2):
-        part = {"validation": "val"}.get(entry["split"], entry["split"])
-        area = AREA.search(entry["planet_path"])
-        if part not in PARTS or area is None:
-            problems.append(f"{name}: {table}, line {line}: no area and part, expected train, val or test; fetch again")
-            continue
-        if entry.get("missing_label", "").lower() == "true":
-            continue
-        made = [r for r in ("s2", "s1") if entry.get(f"{r}_path") and entry.get(f"missing_{r}", "").lower() != "true"]
-        composites = {r: root / entry[f"{r}_path"].lstrip("/") for r in made}
-        rows.append(Row(part, area[0], entry["year_month"][:7], root / entry["label_path"].lstrip("/"), composites))
-    return rows, f"{table.relative_to(root)}", problems
-
-
-def _area(path: str) -> str:
-    found = AREA.search(path)
-    assert found is not None  # the caller looked
-    return found[0]
-
-
-def _areas(folders: Sequence[Path]) -> Iterator[tuple[str, Path]]:
-    """Each area and the folder of its images; does not list the images."""
-    for folder in folders:
-        if AREA.fullmatch(folder.name):
-            yield folder.name, folder / "PF-SR" if (folder / "PF-SR").is_dir() else folder
-        else:
-            yield from _areas([p for p in folder.iterdir() if p.is_dir()])
-
-
-def _composites(root: Path, folder: str) -> dict[tuple[str, str], Path]:
-    """Monthly composites by area and month."""
-    found = {}
-    for path in sorted((root / folder).rglob("*.tif")):
-        area = AREA.search(path.relative_to(root).as_posix())
-        month = MONTH.search(AREA.sub("", path.stem))
-        if area and month:
-            found[area[0], "-".join(month.groups())] = path
-    return found
 
 
 def _num_bands(path: Path) -> int:

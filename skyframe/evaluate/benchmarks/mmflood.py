@@ -38,7 +38,10 @@ def open_dataset(name: str, root: Path) -> Dataset:
         if part not in PARTS:
             problems.append(f"{name}: {code} is of subset {part!r} in activations.json, expected {', '.join(PARTS)}")
             continue
-        where = (float(event.get("lat", np.nan)), float(event.get("lon", np.nan)))
+        where = [event.get(k) for k in ("lat", "lon")]
+        if not all(isinstance(number, float | int) for number in where):
+            problems.append(f"{name}: {code} has place {where} in activations.json, expected lat and lon in degrees")
+            where = [np.nan, np.nan]
         tiles = sorted({p.name for role in ("s1_raw", "mask") for p in (place / role).glob("*.tif")})
         for tile in tiles:
             files = {role: place / sub / tile for role, sub in ROLES.items()}
@@ -74,4 +77,4 @@ def _read(item: Item) -> Sample:
     seen = finite(radar)
     mask[~seen] = -1
     series = {"s1": series_of(radar, valid=seen[None]), "terrain": series_of(terrain)}
-    return Sample(series, np.array(item.about["place"]), -1, targets={"mask": mask})
+    return Sample(series, np.array(item.about["place"], np.float64), -1, targets={"mask": mask})

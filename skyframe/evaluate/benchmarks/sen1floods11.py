@@ -34,11 +34,12 @@ def open_dataset(name: str, root: Path) -> Dataset:
         )
     found = {part: root / sub / file for sub in SPLITS for part, file in LISTS.items() if (root / sub / file).is_file()}
     problems = [f"{name}: no {LISTS[p]} in {root}, expected the published list" for p in LISTS if p not in found]
+    no_lines: list[str] = []
     if found:
         pairs = [
             (part, line)
             for part, path in found.items()
-            for line in read_or_tell(name, partial(read_lines, path), [], problems)
+            for line in read_or_tell(name, partial(read_lines, path), no_lines, problems)
         ]
         keys = [(part, line.split(",")[0].strip().removesuffix("_S1Hand.tif")) for part, line in pairs]
         split = "the published lists flood_{train,valid,test}_data.csv; the Bolivian chips that they leave out are not"

@@ -62,6 +62,8 @@ def test_without_lists_areas_are_split_by_hash(tmp_path):
     assert (len(dataset.items), dataset.problems) == (9, ())
     assert dataset.split.startswith("by hash of the area")
     assert len({(i.cluster, i.part) for i in dataset.items}) == 3
+    shutil.rmtree(tmp_path / "sentinel2")
+    assert list(open_dataset(NAME, tmp_path).modalities) == ["planet", "s1"]
 
 
 def test_change_pairs_successive_months_of_an_area(whole):
@@ -120,7 +122,7 @@ FRAME, MASK = (
         (
             lambda p: p.write_text(p.read_text().replace("test,", "dev,")),
             "split_info/splits.csv",
-            "line 8: no area and",
+            "line 8: no part, area and",
         ),
         (lambda p: p.write_text("split,label_path\n"), "split_info/splits.csv", "no column planet_path, year_month"),
     ],
@@ -135,7 +137,7 @@ def test_damage_is_told(whole, tmp_path, harm, file, sentence):
     ("harm", "file", "sentence"),
     [
         (empty, "val.txt", "val.txt: 0 bytes"),
-        (remove, "val.txt", "val.txt, expected the list of part val"),
+        (remove, "val.txt", "val.txt: no such file"),
         (
             lambda p: p.write_text("/planet/x /labels/y 2018-01\n"),
             "val.txt",

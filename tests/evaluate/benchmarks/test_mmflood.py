@@ -8,7 +8,7 @@ from skyframe.spec import InputError
 from tests.evaluate.layouts.damage import cut, empty, remove, scribble, told
 from tests.evaluate.layouts.rasters import noise, write_text, write_tif
 
-EVENTS = '{"EMSR1": {"subset": "train", "lat": 45.8, "lon": 14.5}, "EMSR2": {"subset": "test"}}'
+EVENTS = '{"EMSR1": {"subset": "train", "lat": 45.8, "lon": 14.5}, "EMSR2": {"subset": "test", "lat": -1, "lon": 30}}'
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,7 @@ PLACE, TILE = "activations/EMSR2-0", "EMSR2-0.tif"
         (lambda p: write_tif(p, np.full((6, 8), 2, np.uint8)), f"{PLACE}/mask/{TILE}", "48 pixels of value 2"),
         (shutil.rmtree, PLACE, "no tile of 1 events that activations.json names, such as EMSR2"),
         (lambda p: p.write_text(EVENTS.replace("test", "dev")), "activations.json", "EMSR2 is of subset 'dev'"),
+        (lambda p: p.write_text(EVENTS.replace("-1", '"S1"')), "activations.json", "EMSR2 has place ['S1', 30]"),
         (empty, "activations.json", "activations.json: 0 bytes"),
         (lambda p: p.write_text("[]"), "activations.json", "EMSR1 is of subset None in activations.json"),
     ],

@@ -5,7 +5,7 @@ import numpy as np
 from skyframe.evaluate.imagery import S2_BANDS
 from tests.evaluate.layouts.rasters import noise, write_png, write_text, write_tif
 
-CITIES = {"Train": ("abudhabi",), "Test": ("rio",)}
+CITIES = {"Train": ("beirut",), "Test": ("rio",)}
 ARCHIVE = "Onera Satellite Change Detection dataset - "
 
 
