@@ -10,6 +10,21 @@ from skyframe.spec import InputError, did_you_mean
 
 DATASETS = {
     "aid": "class_folders",
+    **dict.fromkeys(
+        (
+            *(
+                "m-bigearthnet",
+                "m-brick-kiln",
+                "m-cashew-plant",
+                "m-chesapeake",
+                "m-eurosat",
+                "m-forestnet",
+                "m-neontree",
+            ),
+            *("m-nz-cattle", "m-pv4ger", "m-pv4ger-seg", "m-sa-crop-type", "m-so2sat"),
+        ),
+        "geobench1",
+    ),
     "resisc45": "class_folders",
 }
 """Module of each data set by the name that suites and `skyframe data-check` use."""
