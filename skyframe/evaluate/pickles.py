@@ -150,7 +150,7 @@ def _dtype(record: Any) -> np.dtype[Any]:
     if made.kind not in "biufSU":
         raise _Refused(f"an array of {made}")
     order = record.state[1] if isinstance(record.state, tuple) else "="
-    return made.newbyteorder(order if order in ("<", ">") else "=")
+    return made.newbyteorder("<" if order == "<" else ">" if order == ">" else "=")
 
 
 def _scalar(dtype: Any, data: Any) -> Any:
@@ -170,7 +170,8 @@ def _date(kind: str, data: Any, *_zone: Any) -> datetime.date:
     year, month, day = packed[0] * 256 + packed[1], packed[2] & 127, packed[3]
     if not isinstance(made, datetime.datetime):
         return datetime.date(year, month, day)
-    return datetime.datetime(year, month, day, *packed[4:7], int.from_bytes(packed[7:10], "big"))
+    hour, minute, second = packed[4:7]
+    return datetime.datetime(year, month, day, hour, minute, second, int.from_bytes(packed[7:10], "big"))
 
 
 def _bytes(data: Any) -> bytes:

@@ -267,7 +267,7 @@ def _packed(held: Any, path: Path) -> bytes:
 def _by_date(
     path: Path, arrays: Mapping[str, NDArray[np.generic]], meta: Mapping[str, Any], wanted: list[str]
 ) -> list[tuple[date | None, list[NDArray[np.generic]]]]:
-    """Planes of the wanted bands by date, in order; an array is called by its band, and by its date where it has one."""
+    """Planes of the wanted bands by date, in order; an array is called by its band and, if it has one, its date."""
     dates: dict[str, tuple[date | None, dict[str, NDArray[np.generic]]]] = {}
     for key, plane in arrays.items():
         about = meta.get(key)

@@ -5,6 +5,7 @@ import os
 import pickle
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -72,7 +73,7 @@ def test_the_attribute_as_bytes_and_as_an_opaque_value(tmp_path: Path) -> None:
 
 def test_a_hostile_sample_and_a_hostile_task_do_not_run(tmp_path: Path) -> None:
     class Call:
-        def __reduce__(self) -> object:
+        def __reduce__(self) -> tuple[Any, ...]:
             return os.system, (f"touch {tmp_path}/trap",)
 
     folder = write_geobench1(tmp_path, "m-pv4ger")
@@ -128,9 +129,9 @@ def test_lists_that_contradict_are_told(tmp_path: Path) -> None:
 
 def test_another_folder_is_refused(tmp_path: Path) -> None:
     folder = write_geobench1(tmp_path / "a", "m-pv4ger")
-    with pytest.raises(InputError, match="m-so2sat: no folder .*classification_v1.0/m-so2sat"):
+    with pytest.raises(InputError, match=r"m-so2sat: no folder .*classification_v1.0/m-so2sat"):
         open_dataset("m-so2sat", tmp_path / "a")
-    with pytest.raises(InputError, match="lists bands Red, Green, Blue.*it is another data set"):
+    with pytest.raises(InputError, match=r"lists bands Red, Green, Blue.*it is another data set"):
         open_dataset("m-so2sat", folder)
     (folder / "default_partition.json").write_text("[]")
     with pytest.raises(InputError, match="has no list train, expected train, valid and test"):

@@ -90,10 +90,8 @@ def _write_sample(
     with h5py.File(path, "w") as file:
         for k, (band, info) in enumerate(infos.items()):
             file[f"{band}{suffix}"] = np.full((SIDE_PX, SIDE_PX), n * 10 + k, np.int16)
-            meta[f"{band}{suffix}"] = {
-                **{"date": day, "date_id": day, "spatial_resolution": 10, "band_info": info, "meta_info": None},
-                **{"transform": Affine(10.0, 0.0, 500000.0, 0.0, -10.0, 0.0), "crs": CRS.from_epsg(32635)},
-            }
+            where = {"transform": Affine(10.0, 0.0, 500000.0, 0.0, -10.0, 0.0), "crs": CRS.from_epsg(32635)}
+            meta[f"{band}{suffix}"] = {"date": day, "date_id": day, "band_info": info, "meta_info": None, **where}
         if kind == "pixel":
             file["label"] = np.full((SIDE_PX, SIDE_PX), n % num, np.uint8)
             meta["label"] = {"band_info": filled(classes["SegmentationClasses"], name="label")}
