@@ -57,8 +57,8 @@ def read_labels(own: OwnData) -> LabelTable:
     for column in filter(None, vars(own.columns).values()):
         if lines and column not in known:
             raise InputError(
-                f"{path}: no column {column!r}, it has {', '.join(sorted(known))}{did_you_mean(column, known)}; correct "
-                "`columns`"
+                f"{path}: no column {column!r}, it has {', '.join(sorted(known))}{did_you_mean(column, known)}; "
+                "correct `columns`"
             )
     rows, problems = [], []
     for number, line in enumerate(lines):

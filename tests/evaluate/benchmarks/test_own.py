@@ -120,7 +120,7 @@ def test_polygons_of_a_geoparquet_score_the_pixels_inside(tmp_path: Path, earth:
     about = {"columns": {"geometry": {"crs": json.loads(CRS.from_epsg(32631).to_json())}}}
     pq.write_table(table.replace_schema_metadata({"geo": json.dumps(about)}), tmp_path / "rows.parquet")
     columns = {"geometry": "geometry", "date": "when", "label": "crop", "id": "field", "split": "part"}
-    changes = {"task": "pixel", "table": "rows.parquet", "columns": columns, "split": {"by": "column"}}
+    changes: dict[str, Any] = {"task": "pixel", "table": "rows.parquet", "columns": columns, "split": {"by": "column"}}
     dataset = _opened(tmp_path, earth, **changes)
     assert dataset.problems == () and dataset.split == "column 'part' of the table"
     north, south = dataset.items
@@ -133,7 +133,7 @@ def test_polygons_of_a_geoparquet_score_the_pixels_inside(tmp_path: Path, earth:
     inside = [[shapely.contains_xy(square, 400195 + 10 * x, 5489915 - 10 * y) for x in range(8)] for y in range(8)]
     np.testing.assert_array_equal(mask, np.where(inside, 0, -1))
     np.testing.assert_array_equal(mask, expected)
-    point = dataset.read(south).targets["mask"]
+    point = np.asarray(dataset.read(south).targets["mask"]).astype(int)
     assert np.argwhere(point >= 0).tolist() == [[3, 4]] and point.max() == 1  # 297 m south less 260
 
 
@@ -144,7 +144,7 @@ def test_several_labels_and_numbers_of_a_geojson(tmp_path: Path, earth: Path) ->
         for label, n in (("oak;beech", 1.5), ("oak", 2.0), (["beech", "ash"], None))
     ]
     (tmp_path / "rows.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
-    same = {"table": "rows.geojson", "split": {"block_km": 100}}
+    same: dict[str, Any] = {"table": "rows.geojson", "split": {"block_km": 100}}
     many = _opened(tmp_path, earth, **same, task="multilabel", columns={"geometry": "geometry"})
     assert many.classes == ("ash", "beech", "oak") and many.problems == ()
     flags = [many.read(i).targets["classes"].tolist() for i in many.items]
