@@ -26,6 +26,18 @@ DATASETS = {
     "isaid": "isaid",
     "levir-cd": "levir_cd",
     "levir-cd-plus": "levir_cd",
+    "m-bigearthnet": "geobench1",
+    "m-brick-kiln": "geobench1",
+    "m-cashew-plant": "geobench1",
+    "m-chesapeake": "geobench1",
+    "m-eurosat": "geobench1",
+    "m-forestnet": "geobench1",
+    "m-neontree": "geobench1",
+    "m-nz-cattle": "geobench1",
+    "m-pv4ger": "geobench1",
+    "m-pv4ger-seg": "geobench1",
+    "m-sa-crop-type": "geobench1",
+    "m-so2sat": "geobench1",
     "mmflood": "mmflood",
     "oscd": "oscd",
     "pastis-hd": "pastis",
@@ -47,13 +59,17 @@ def open_dataset(name: str, root: Path) -> Dataset:
     """List what is there of a data set; pixels are read later.
 
     Args:
-        name: a key of `DATASETS`.
-        root: its folder, or the folder above it.
+        name: a key of `DATASETS`, or a YAML file of one's own labelled data (it ends in .yaml).
+        root: its folder, or the folder above it; where the relative paths of a YAML start.
 
     Raises:
         InputError: unknown name, or a folder that is not one of that data set. What is missing or damaged inside is no
             error here but stands in `Dataset.problems`.
     """
+    if name.endswith((".yaml", ".yml")):
+        from skyframe.evaluate.benchmarks.own import open_own
+
+        return open_own(Path(name), root)
     if name not in DATASETS:
         raise InputError(
             f"data set {name!r} is not known, expected one of "
