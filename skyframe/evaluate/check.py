@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -16,7 +15,6 @@ from rich.progress import track
 from rich.table import Table
 
 from skyframe.evaluate.dataset import PARTS, Dataset, Item
-from skyframe.evaluate.files import unpack
 from skyframe.sample import Sample
 from skyframe.spec import InputError
 
@@ -119,14 +117,6 @@ def summary(dataset: Dataset, report: Report) -> Group:
     for number, name in enumerate(dataset.classes or ("value",)):
         table.add_row(name, *(f"{report.units[p][number]:,}" for p in PARTS))
     return Group(*lines, table)
-
-
-def unpack_all(root: Path) -> list[Path]:
-    """Unpack every zip archive directly in `root` beside itself; which ones."""
-    archives = sorted(root.glob("*.zip"))
-    for archive in archives:
-        unpack(archive, root)
-    return archives
 
 
 def _unit(dataset: Dataset) -> str:
