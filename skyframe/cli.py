@@ -14,6 +14,7 @@ import click
 
 from skyframe import __version__
 from skyframe.commands import OVERRIDES
+from skyframe.commands.data_check import data_check
 from skyframe.commands.jobs import cancel, jobs, logs
 from skyframe.commands.launch import launch
 from skyframe.commands.plan import plan
@@ -254,6 +255,7 @@ def stats(
         click.echo(f"wrote mean and std of {', '.join(names)} to {write}")
 
 
+cli.add_command(data_check)
 cli.add_command(preflight)
 cli.add_command(pretrain)
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from skyframe.evaluate.alarms import Alarm
+from skyframe.evaluate.colours import data_uri
 from skyframe.evaluate.report_charts import COLOURS, Interval, interval_plot
-from skyframe.evaluate.report_scene import Picture, data_uri
+from skyframe.evaluate.report_scene import Picture
 from skyframe.evaluate.table import Line, is_main
 
 STYLE = """
