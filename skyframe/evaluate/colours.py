@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import colorsys
 import io
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ Rgb = NDArray[np.uint8]  # [H, W, 3]
 
 CLASS_COLOURS = {
     "water": (66, 135, 205),
+    "river": (66, 135, 205),
+    "lake": (66, 135, 205),
     "forest": (34, 102, 58),
     "tree": (34, 102, 58),
     "grass": (142, 190, 104),
@@ -33,6 +36,8 @@ CLASS_COLOURS = {
     "wet": (110, 170, 175),
 }
 """Colours by a word in the class name; other classes take the next colour of a wheel."""
+APART = 60
+"""Distance in RGB that colours of the wheel keep from those by word."""
 
 
 def stretch(values: NDArray[np.floating[Any]]) -> Rgb:
@@ -54,15 +59,18 @@ def mask_colours(mask: NDArray[np.int64], names: Sequence[str]) -> Rgb:
 
 
 def class_colours(names: Sequence[str]) -> Rgb:
-    """One colour per class `[C, 3]`: by a word in its name, otherwise from a wheel."""
+    """One colour per class `[C, 3]`: by a word in its name, otherwise from a wheel, away from those by word."""
     chosen = [next((c for word, c in CLASS_COLOURS.items() if word in n.lower()), None) for n in names]
+    by_word = [c for c in chosen if c is not None]
+    apart = [c for c in map(wheel, range(3 * len(names) + 12)) if all(math.dist(c, other) > APART for other in by_word)]
+    fresh = iter(apart if len(apart) >= len(names) else [wheel(i) for i in range(len(names))])
     taken: set[tuple[int, int, int]] = set()
     made = []
-    for i, colour in enumerate(chosen):
-        unique = colour if colour is not None and colour not in taken else wheel(i)
+    for colour in chosen:
+        unique = colour if colour is not None and colour not in taken else next(fresh)
         taken.add(unique)
         made.append(unique)
-    return np.array(made, np.uint8)
+    return np.array(made, np.uint8).reshape(-1, 3)
 
 
 def wheel(number: int) -> tuple[int, int, int]:

@@ -162,8 +162,8 @@ def _ranks(lines: Sequence[Line], names: Sequence[str]) -> list[str]:
         return [section("Mean rank", "No task has a score of every encoder, so there is no rank.")]
     left = f" Of {all_tasks} tasks the others lack an encoder and do not count." if num_tasks < all_tasks else ""
     note = (
-        f"1 is the best. Mean over {num_tasks} task{'s' * (num_tasks > 1)}, in each over its protocols and metrics; 95 % interval by "
-        f"resampling tasks, which says nothing of tasks unlike these.{left}"
+        f"1 is the best. Mean over {num_tasks} task{'s' * (num_tasks > 1)}, in each over its protocols and metrics; "
+        f"95 % interval by resampling tasks, which says nothing of tasks unlike these.{left}"
     )
     return [section("Mean rank", note, rank_table(ranks, colours_of(names), len(names)))]
 

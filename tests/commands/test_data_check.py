@@ -45,8 +45,14 @@ def check(monkeypatch, capsys, *words):
 def test_a_whole_set_is_told_drawn_and_can_be_scored(here, monkeypatch, capsys):
     code, out, err = check(monkeypatch, capsys, "resisc45", resisc(here / "data"))
     assert (code, err) == (0, "")
-    for wanted in ("resisc45: scene, 6 items", "resisc45-{train,val,test}.txt", "train (2 items)", "6 of 1 x 3 x 16 x 16",
-                   "drew resisc45.png", "resisc45 can be scored"):  # fmt: skip
+    for wanted in (
+        "resisc45: scene, 6 items",
+        "resisc45-{train,val,test}.txt",
+        "train (2 items)",
+        "6 of 1 x 3 x 16 x 16",
+        "drew resisc45.png",
+        "resisc45 can be scored",
+    ):
         assert wanted in out, out
     with Image.open(here / "resisc45.png") as picture:
         assert picture.size[0] > 400
