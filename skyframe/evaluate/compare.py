@@ -101,7 +101,7 @@ def _of_several_kinds(rows: Sequence[ResultRow]) -> set[str]:
     """Names under which different encoders go. Pixel statistics have no weights: they differ where their answers do."""
     kinds: dict[str, dict[tuple[str, ...], set[str]]] = {}
     for row in rows:
-        same = ("",)
+        same: tuple[str, ...] = ()
         if row.role in ("raw", "majority"):
             same = (row.task, row.split_sha256, row.protocol, row.metric, str(row.seed))
         told = row.predictions_sha256 if row.role in ("raw", "majority") else row.weights_sha256
