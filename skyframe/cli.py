@@ -13,12 +13,14 @@ from typing import Any, NoReturn, cast
 import click
 
 from skyframe import __version__
+from skyframe.commands.data_check import data_check
 from skyframe.commands.evaluate import evaluate
 from skyframe.commands.jobs import cancel, jobs, logs
 from skyframe.commands.launch import launch
 from skyframe.commands.plan import plan
 from skyframe.commands.preflight import preflight
 from skyframe.commands.pretrain import pretrain
+from skyframe.commands.report import report
 from skyframe.spec import InputError
 from skyframe.train.verdict import leave_verdict
 
@@ -254,6 +256,7 @@ def stats(
         click.echo(f"wrote mean and std of {', '.join(names)} to {write}")
 
 
+cli.add_command(data_check)
 cli.add_command(preflight)
 cli.add_command(pretrain)
 
@@ -272,23 +275,7 @@ def export(run: Path, out: Path) -> None:
         click.echo(f"wrote {folder}")
 
 
-@cli.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--encoder", type=click.Path(path_type=Path), default=None, help="exported `model` folder")
-@click.option("--scene", default=None, help="cube whose embeddings are mapped")
-@click.option("--results", type=click.Path(path_type=Path), default=None, help="results.csv of `skyframe evaluate`")
-@click.option("--out", type=click.Path(path_type=Path), default=None, help="HTML file; RUN/report.html by default")
-def report(run: Path, encoder: Path | None, scene: str | None, results: Path | None, out: Path | None) -> None:
-    """Write one self-contained HTML page about a run: its curves, a mapped scene and scores where they are given."""
-    from skyframe.evaluate.report import build_report
-    from skyframe.export import load_module
-
-    if results is not None and not results.is_file():
-        raise InputError(f"{results}: no such file, expected results.csv of `skyframe evaluate`; score the run first")
-    if (encoder is None) != (scene is None):
-        raise InputError(f"report {run}: --encoder and --scene go together, got only one of them; give both or none")
-    module = None if encoder is None else load_module(encoder)
-    click.echo(f"wrote {build_report(run, out or run / 'report.html', module, scene, results)}")
+cli.add_command(report)
 
 
 def main() -> None:

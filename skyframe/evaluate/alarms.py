@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from skyframe.evaluate.protocol import ResultRow
+from skyframe.evaluate.table import LOWER_IS_BETTER
 
 COLLAPSED = 0.02
 """Feature spread below which embeddings count as collapsed (1 = directions spread evenly)."""
@@ -65,7 +66,7 @@ def _identical(group: Sequence[ResultRow]) -> Iterable[Alarm]:
 
 def _below_pixels(group: Sequence[ResultRow]) -> Iterable[Alarm]:
     for raw in (r for r in group if r.role == "raw"):
-        for row in (r for r in group if r.role == "encoder" and r.value < raw.value):
+        for row in (r for r in group if r.role == "encoder" and _worse(r, raw.value)):
             yield Alarm(
                 "below_pixels",
                 row.task,
@@ -77,7 +78,7 @@ def _below_pixels(group: Sequence[ResultRow]) -> Iterable[Alarm]:
 
 def _like_random(group: Sequence[ResultRow]) -> Iterable[Alarm]:
     for random in (r for r in group if r.role == "random"):
-        for row in (r for r in group if r.role == "encoder" and r.value <= random.hi):
+        for row in (r for r in group if r.role == "encoder" and not _better(r, random)):
             yield Alarm(
                 "like_random",
                 row.task,
@@ -85,6 +86,15 @@ def _like_random(group: Sequence[ResultRow]) -> Iterable[Alarm]:
                 f"{_where(row)}: {row.encoder} {row.value:.3f} is not above random weights {random.value:.3f} "
                 f"[{random.lo:.3f}, {random.hi:.3f}]",
             )
+
+
+def _worse(row: ResultRow, value: float) -> bool:
+    return row.value > value if row.metric in LOWER_IS_BETTER else row.value < value
+
+
+def _better(row: ResultRow, random: ResultRow) -> bool:
+    """Whether a score lies beyond the interval of random weights."""
+    return row.value < random.lo if row.metric in LOWER_IS_BETTER else row.value > random.hi
 
 
 def _collapsed(group: Sequence[ResultRow]) -> Iterable[Alarm]:

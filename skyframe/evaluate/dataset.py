@@ -111,9 +111,10 @@ def need_folder(name: str, root: Path, *parts: str) -> Path:
         return folder
     near = folder.parent if folder.parent.is_dir() else root
     archives = sorted(p.name for p in near.glob("*") if p.suffix in (".zip", ".gz", ".tgz", ".tar", ".rar", ".7z"))
-    remedy = (
-        f"unpack {', '.join(archives[:3])} there (`skyframe data-check {name} {root} --unpack`)" if archives else ""
-    )
+    zips = [a for a in archives if a.endswith(".zip")]
+    remedy = f"unpack {', '.join((zips or archives)[:3])} there" if archives else ""
+    if zips:
+        remedy += f" (`skyframe data-check {name} {near} --unpack`)"
     raise InputError(f"{name}: no folder {folder}, {remedy or 'give the folder that holds the data set'}")
 
 

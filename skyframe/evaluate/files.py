@@ -1,4 +1,4 @@
-"""Opening files that strangers made: images, rasters, arrays, XML, lists and archives, each refused in one sentence.
+"""Opening files that strangers made: images, rasters, arrays, XML and lists, each refused in one sentence.
 
 Nothing here executes what it reads, follows a path out of its folder, or takes memory that the file merely claims.
 """
@@ -8,9 +8,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-import zipfile
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,12 +24,16 @@ from skyframe.spec import InputError
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
+    from rasterio.io import DatasetReader
+
 MAX_PIXELS = 160_000_000
 """Of an image that is decoded whole: above the largest of any benchmark (10,000 x 10,000), below 0.5 GB as RGB."""
+MAX_BYTES = 1_000_000_000
+"""Of a raster that is decoded at once, all bands together."""
 MAX_TEXT = 64_000_000
 """Bytes of a text file that is read whole, such as an annotation or a list of a million names."""
-MAX_UNPACKED = 200
-"""An archive may grow by this factor at most; real ones of images hardly grow at all, text by ten."""
+_OPENING = threading.Lock()
+"""Held while a file is opened: what Pillow and rasterio warn of then is switched for the whole process."""
 
 
 def read_image(path: Path, mode: str = "RGB") -> NDArray[np.uint8]:
@@ -46,10 +52,10 @@ def read_image(path: Path, mode: str = "RGB") -> NDArray[np.uint8]:
                     "whole; cut it into tiles"
                 )
             pixels = np.asarray(image if image.mode == mode else image.convert(mode))
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: not a readable image ({_short(error)}); fetch the file again") from error
+    except InputError:
+        raise
+    except Exception as error:  # a damaged header fails in ways that no list of errors holds
+        raise InputError(f"{path}: not a readable image ({short(error)}); fetch the file again") from error
     return pixels if pixels.ndim == 2 else np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
 
 
@@ -63,17 +69,22 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         with _unlimited(path) as image:
             return image.size[1], image.size[0]
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path}: not a readable image ({_short(error)}); fetch the file again") from error
+    except Exception as error:
+        raise InputError(f"{path}: not a readable image ({short(error)}); fetch the file again") from error
 
 
 def _unlimited(path: Path) -> Image.Image:
-    """Open without Pillow's own limit, which warns of large images instead of refusing them; ours follows."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        return Image.open(path)
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+    """Open without Pillow's own limit, which warns of large images instead of refusing them; ours follows.
+
+    Its warnings of odd tags are kept back too: whether the pixels are whole shows when they are decoded.
+    """
+    with _OPENING, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(path)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def read_raster(
@@ -88,49 +99,63 @@ def read_raster(
             that one of any size takes the memory of the window.
 
     Raises:
-        InputError: missing, empty, damaged, without one of the bands, or more than `MAX_PIXELS` at once.
+        InputError: missing, empty, damaged, without one of the bands or part of the window, or more than `MAX_PIXELS`
+            or `MAX_BYTES` at once.
     """
-    import rasterio
     from rasterio.windows import Window
 
-    need_file(path)
-    try:
-        with rasterio.open(path) as file:
-            height, width = window[2:] if window else (file.height, file.width)
-            if height * width > MAX_PIXELS:
-                raise InputError(
-                    f"{path}: {width} x {height} pixels at once, expected at most {MAX_PIXELS:,}; read it by windows"
-                )
-            if bands and max(bands) > file.count:
-                raise InputError(
-                    f"{path}: {file.count} bands, expected at least {max(bands)}; it is not the file that its name says"
-                )
-            at = Window(window[1], window[0], window[3], window[2]) if window else None
-            values: NDArray[np.generic] = file.read(list(bands) or None, window=at)
-            return values
-    except rasterio.errors.RasterioError as error:
-        raise InputError(f"{path}: not a readable raster ({_short(error)}); fetch the file again") from error
+    with _raster(path) as file:
+        top, left, height, width = window or (0, 0, file.height, file.width)
+        if bands and not 1 <= min(bands) <= max(bands) <= file.count:
+            raise InputError(
+                f"{path}: {file.count} bands, expected at least {max(bands)}; it is not the file that its name says"
+            )
+        if min(top, left) < 0 or top + height > file.height or left + width > file.width:
+            raise InputError(
+                f"{path}: {file.height} x {file.width} pixels, expected the window of {height} x {width} from "
+                f"{top}, {left} on inside; fetch the file again"
+            )
+        strip = max(h * w for h, w in file.block_shapes)  # decoded whole, however small the window
+        size = np.dtype(file.dtypes[0]).itemsize
+        if max(height * width, strip) > MAX_PIXELS or height * width * size * (len(bands) or file.count) > MAX_BYTES:
+            raise InputError(
+                f"{path}: {width} x {height} pixels in {len(bands) or file.count} bands at once, in blocks of "
+                f"{strip:,}, expected at most {MAX_PIXELS:,} pixels and {MAX_BYTES:,} bytes; cut it into tiles"
+            )
+        values: NDArray[np.generic] = file.read(list(bands) or None, window=Window(left, top, width, height))
+        return values
 
 
 def raster_shape(path: Path) -> tuple[int, int, int]:
     """Bands, height and width of a GeoTIFF, from its header alone."""
+    with _raster(path) as file:
+        return file.count, file.height, file.width
+
+
+@contextmanager
+def _raster(path: Path) -> Iterator[DatasetReader]:
+    """Open as GeoTIFF and as nothing else: some of GDAL's other formats name further files, or addresses, to read."""
     import rasterio
 
     need_file(path)
     try:
-        with rasterio.open(path) as file:
-            return file.count, file.height, file.width
+        with _OPENING, warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            opened = rasterio.open(path, driver="GTiff")
+        with opened as file:
+            yield file
     except rasterio.errors.RasterioError as error:
-        raise InputError(f"{path}: not a readable raster ({_short(error)}); fetch the file again") from error
+        raise InputError(f"{path}: not a readable raster ({short(error)}); fetch the file again") from error
 
 
 def read_npy(path: Path) -> NDArray[np.generic]:
-    """An array of numbers; one of Python objects, which could run anything, is refused."""
+    """An array of numbers; one of Python objects, which could run anything, or shorter than it claims is refused."""
     need_file(path)
     try:
-        values: NDArray[np.generic] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: not a readable array of numbers ({_short(error)}); fetch the file again") from error
+        # Mapped first: plain reading takes the memory that the header claims before it looks how long the file is.
+        values: NDArray[np.generic] = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+    except Exception as error:  # the header is parsed as Python text, which fails in many ways
+        raise InputError(f"{path}: not a readable array of numbers ({short(error)}); fetch the file again") from error
     return values
 
 
@@ -180,11 +205,12 @@ def read_xml(path: Path) -> Element:
     from defusedxml import DefusedXmlException
     from defusedxml.ElementTree import fromstring
 
+    text = read_text(path)
     try:
-        root: Element = fromstring(read_text(path), forbid_dtd=True)
+        root: Element = fromstring(text, forbid_dtd=True)
     except (ParseError, DefusedXmlException, ValueError) as error:
         raise InputError(
-            f"{path}: not XML of plain elements ({_short(error)}), expected annotations without a document type; fetch "
+            f"{path}: not XML of plain elements ({short(error)}), expected annotations without a document type; fetch "
             "the file again"
         ) from error
     return root
@@ -192,10 +218,11 @@ def read_xml(path: Path) -> Element:
 
 def read_json(path: Path) -> Any:
     """A JSON file."""
+    text = read_text(path)
     try:
-        return json.loads(read_text(path))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not valid JSON ({_short(error)}); fetch the file again") from error
+        raise InputError(f"{path}: not valid JSON ({short(error)}); fetch the file again") from error
 
 
 def read_lines(path: Path) -> list[str]:
@@ -206,16 +233,23 @@ def read_lines(path: Path) -> list[str]:
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """Rows of a CSV with a header line that names at least `columns`."""
     reader = csv.DictReader(io.StringIO(read_text(path)))
-    missing = [c for c in columns if c not in (reader.fieldnames or ())]
-    if missing:
-        raise InputError(
-            f"{path}: no column {', '.join(missing)}, got {', '.join(reader.fieldnames or ()) or 'none'}; it is not "
-            "the file that its name says"
-        )
-    rows = list(reader)
-    short = next((i for i, row in enumerate(rows, 2) if any(row[c] is None for c in columns)), None)
-    if short is not None:
-        raise InputError(f"{path}: line {short} has too few columns; fetch the file again")
+    try:
+        missing = [c for c in columns if c not in (reader.fieldnames or ())]
+        if missing:
+            raise InputError(
+                f"{path}: no column {', '.join(missing)}, got {', '.join(reader.fieldnames or ()) or 'none'}; it is "
+                "not the file that its name says"
+            )
+        rows: list[dict[str, str]] = []
+        for row in reader:
+            if None in row or None in row.values():
+                raise InputError(
+                    f"{path}: line {reader.line_num} has too {'many' if None in row else 'few'} columns, expected "
+                    f"{len(reader.fieldnames or ())}; fetch the file again"
+                )
+            rows.append(row)
+    except csv.Error as error:
+        raise InputError(f"{path}: not a table ({short(error)}); fetch the file again") from error
     return rows
 
 
@@ -225,56 +259,26 @@ def read_text(path: Path) -> str:
     if path.stat().st_size > MAX_TEXT:
         raise InputError(f"{path}: {path.stat().st_size:,} bytes, expected text of at most {MAX_TEXT:,}")
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not text ({error.reason} at byte {error.start}); fetch the file again") from error
+    if "\0" in text:
+        raise InputError(f"{path}: not text (a NUL byte at character {text.index(chr(0))}); fetch the file again")
+    return text
 
 
 def need_file(path: Path) -> None:
     """Refuse what is missing or empty."""
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError as error:  # such as a name that is too long for the disk
+        raise InputError(f"{path}: {error.strerror}; it is no name of a file") from error
+    if not there:
         raise InputError(f"{path}: no such file; give the folder that holds the whole data set")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: 0 bytes, the download broke off; fetch the file again")
 
 
-def unpack(archive: Path, folder: Path) -> list[Path]:
-    """Unpack a zip archive, all of it or nothing; members that are there already with their full size are left.
-
-    Raises:
-        InputError: a member that would land outside `folder` or is a link, an archive that would grow by more than
-            `MAX_UNPACKED`, or one that is damaged.
-    """
-    need_file(archive)
-    try:
-        with zipfile.ZipFile(archive) as file:
-            members = [m for m in file.infolist() if not m.is_dir()]
-            for member in members:
-                _check_member(archive, member)
-            grown = sum(m.file_size for m in members)
-            if grown > MAX_UNPACKED * archive.stat().st_size:
-                raise InputError(
-                    f"{archive}: would grow from {archive.stat().st_size:,} to {grown:,} bytes, expected at most "
-                    f"{MAX_UNPACKED} times; it is not an archive of data"
-                )
-            made = [folder / member.filename for member in members]
-            for member, path in zip(members, made, strict=True):
-                if not (path.is_file() and path.stat().st_size == member.file_size):
-                    file.extract(member, folder)
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise InputError(f"{archive}: not a readable zip archive ({_short(error)}); fetch the file again") from error
-    return made
-
-
-def _check_member(archive: Path, member: zipfile.ZipInfo) -> None:
-    path = PurePosixPath(member.filename.replace("\\", "/"))
-    is_link = (member.external_attr >> 16) & 0o170000 == 0o120000
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or is_link:
-        raise InputError(
-            f"{archive}: member {member.filename!r} {'is a link' if is_link else 'leads out of its folder'}, "
-            "expected plain files below it; do not trust this archive"
-        )
-
-
-def _short(error: Exception) -> str:
+def short(error: Exception) -> str:
+    """What a library said, on one line."""
     return (" ".join(str(error).split()) or type(error).__name__)[:160]

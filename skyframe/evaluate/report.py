@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -14,7 +13,16 @@ import yaml
 from skyframe.evaluate.alarms import find_alarms
 from skyframe.evaluate.protocol import Encoder, read_rows, weights_sha256
 from skyframe.evaluate.report_charts import line_chart
-from skyframe.evaluate.report_html import alarm_list, facts, grid, page, picture_figure, score_table, section
+from skyframe.evaluate.report_html import (
+    alarm_list,
+    facts,
+    fed_and_chosen,
+    grid,
+    picture_figure,
+    score_table,
+    section,
+    write_page,
+)
 from skyframe.evaluate.report_scene import scene_pictures
 from skyframe.evaluate.table import encoders_of, pivot
 from skyframe.spec import InputError
@@ -64,10 +72,7 @@ def build_report(
         "<footer>One file, no network: pictures and curves are inside. Intervals are 95 % by bootstrap over test "
         "clusters.</footer>"
     )
-    out_html.parent.mkdir(parents=True, exist_ok=True)
-    aside = out_html.with_name(out_html.name + ".partial")
-    aside.write_text(page(f"{run_dir.name}: SkyFrame report", body), encoding="utf-8")
-    os.replace(aside, out_html)
+    write_page(out_html, f"{run_dir.name}: SkyFrame report", body)
     return out_html
 
 
@@ -129,20 +134,8 @@ def _scores(path: Path) -> list[str]:
         "Values in per cent with their 95 % interval, test clusters resampled whole; the best of a line is bold. "
         "Probes see frozen features."
     )
-    used = sorted({(r.source, r.normaliser) for r in rows if r.role == "encoder"})
-    fed = "".join(f"<li>{escape(source)}; normaliser {escape(normaliser)}</li>" for source, normaliser in used)
-    chosen = "".join(
-        f"<tr><td>{escape(r.task)}</td><td>{escape(r.encoder)}</td><td>{r.seed}</td><td>{escape(r.chosen)}</td></tr>"
-        for r in rows
-        if r.protocol == "linear"
-    )
-    details = (
-        f"<details><summary>What was fed, and what validation chose</summary><ul>{fed}</ul><div class='scroll'><table>"
-    )
-    head = "<tr><th>task</th><th>encoder</th><th>seed</th><th>linear probe, chosen</th></tr>"
-    details += f"<thead>{head}</thead><tbody>{chosen}</tbody></table></div></details>"
     return [
-        section("Scores", clusters, score_table(pivot(rows), encoders_of(rows)), details),
+        section("Scores", clusters, score_table(pivot(rows), encoders_of(rows)), fed_and_chosen(rows)),
         section(
             "Alarms", "Reasons to doubt a score, or to say that nothing was learnt.", alarm_list(find_alarms(rows))
         ),

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 
 from skyframe.evaluate.alarms import Alarm
+from skyframe.evaluate.colours import data_uri
+from skyframe.evaluate.protocol import ResultRow
 from skyframe.evaluate.report_charts import COLOURS, Interval, interval_plot
-from skyframe.evaluate.report_scene import Picture, data_uri
-from skyframe.evaluate.table import Line, is_main
+from skyframe.evaluate.report_scene import Picture
+from skyframe.evaluate.table import IN_UNITS, Line, is_main, shown
+
+Near = Mapping[tuple[str, str, str], Mapping[str, str]]
+"""By task, protocol and metric: encoders whose score cannot be told from the best, and how that was found."""
+NEAR = {
+    "paired": ("≈", "the 95 % interval of the difference from the best, on the same draws of test clusters, holds 0"),
+    "overlap": ("~", "its interval overlaps with that of the best; predictions to compare are not at hand"),
+}
 
 STYLE = """
 :root{--ink:#1f2933;--soft:#5f6b7a;--line:#e3e8ee;--panel:#fff;--page:#f5f7f9;--accent:#2b6cb0;--warn:#9c4221;--warnbg:#fffaf3}
@@ -49,6 +59,15 @@ td.same{color:transparent}
 td small{display:block;color:var(--soft);font-size:11.5px;line-height:1.25}
 td.best{font-weight:700}
 td.best small{font-weight:400}
+abbr{text-decoration:none;color:var(--soft);margin-left:3px;cursor:help}
+i.dot{display:inline-block;width:9px;height:9px;border-radius:50%;margin-right:6px}
+ul.sources{font-size:12.5px;color:var(--soft)}
+table.foreign{color:var(--soft);font-style:italic}
+table.foreign th{font-style:normal}
+.maps{display:flex;flex-wrap:wrap;gap:10px}
+.maps figure{padding:8px}
+.maps figcaption{font-size:12px}
+.maps img{width:176px}
 .alarms{margin:0;padding:10px 16px 10px 34px;background:var(--warnbg);
 border:1px solid #f0d9b8;border-radius:8px;color:var(--warn)}
 .fine{padding:10px 16px;background:#f2f8f4;border:1px solid #cfe5d6;border-radius:8px;color:#276749}
@@ -70,6 +89,14 @@ def page(title: str, body: Sequence[str]) -> str:
         + "\n".join(body)
         + "\n</main>\n</body>\n</html>\n"
     )
+
+
+def write_page(path: Path, title: str, body: Sequence[str]) -> None:
+    """Write a whole document; a page that is there is replaced at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".partial")
+    aside.write_text(page(title, body), encoding="utf-8")
+    aside.replace(path)
 
 
 def facts(entries: Mapping[str, str]) -> str:
@@ -104,43 +131,79 @@ def picture_figure(picture: Picture) -> str:
     return f'<figure>{head}{image}<div class="legend">{legend}</div></figure>'
 
 
-def score_table(lines: Sequence[Line], names: Sequence[str]) -> str:
-    """Headline scores with intervals, the best bold; further k of the nearest neighbours folded away."""
+def colours_of(names: Sequence[str]) -> dict[str, str]:
+    """A colour per encoder; the last one, which a page about one run is about, has the first colour."""
+    rest = COLOURS[1:]
+    return {n: COLOURS[0] if i == len(names) - 1 else rest[-1 - i % len(rest)] for i, n in enumerate(names)}
+
+
+def score_table(lines: Sequence[Line], names: Sequence[str], near: Near | None = None) -> str:
+    """Headline scores with intervals, the best bold; further k of the nearest neighbours folded away.
+
+    Args:
+        lines: of `pivot`.
+        names: encoders, one column each.
+        near: encoders that cannot be told from a line's best, by task, protocol and metric.
+    """
     main = [line for line in lines if is_main(line)]
     rest = [line for line in lines if not is_main(line)]
-    folded = f"<details><summary>Other numbers of neighbours</summary>{_table(rest, names)}</details>" if rest else ""
-    return _table(main, names) + folded
+    folded = (
+        f"<details><summary>Other numbers of neighbours</summary>{_table(rest, names, {})}</details>" if rest else ""
+    )
+    return _table(main, names, near or {}) + folded
 
 
-def _table(lines: Sequence[Line], names: Sequence[str]) -> str:
-    colours = {name: COLOURS[-1 - i] if i < len(names) - 1 else COLOURS[0] for i, name in enumerate(names)}
+def _table(lines: Sequence[Line], names: Sequence[str], near: Near) -> str:
+    colours = colours_of(names)
     head = "".join(f'<th><i style="background:{colours[n]}"></i>{escape(n)}</th>' for n in names)
-    values = [v for line in lines for c in line.cells.values() for v in (c.lo, c.hi)]
-    lo, hi = min(values), max(values)
+    shares = [v for line in lines if line.metric not in IN_UNITS for c in line.cells.values() for v in (c.lo, c.hi)]
     rows, before = [], ""
     for line in lines:
-        shown = "task" if line.task != before else "task same"
+        seen = "task" if line.task != before else "task same"
         marks = [Interval(n, c.value, c.lo, c.hi, colours[n]) for n, c in line.cells.items()]
-        cells = "".join(_cell(line, name) for name in names)
+        told = near.get((line.task, line.protocol, line.metric), {})
+        cells = "".join(_cell(line, name, told.get(name, "")) for name in names)
+        span = [v for c in line.cells.values() for v in (c.lo, c.hi)] if line.metric in IN_UNITS else shares
         size = f"<small>{line.num_test:,} rows, {line.num_clusters:,} clusters</small>"
         rows.append(
-            f'<tr><td class="{shown}">{escape(line.task.replace("_", " "))}</td>'
+            f'<tr><td class="{seen}">{escape(line.task.replace("_", " "))}</td>'
             f"<td>{escape(line.protocol)}<small>{escape(line.metric)}</small></td>"
-            f"{cells}<td>{interval_plot(marks, lo, hi)}{size}</td></tr>"
+            f"{cells}<td>{interval_plot(marks, min(span), max(span))}{size}</td></tr>"
         )
         before = line.task
-    axis = f"{100 * lo:.0f} % to {100 * hi:.0f} %"
+    axis = f"{100 * min(shares):.0f} % to {100 * max(shares):.0f} %" if shares else "in units"
     first = f"<thead><tr><th>task</th><th>protocol</th>{head}<th>{axis}</th></tr></thead>"
     return f'<div class="scroll"><table>{first}<tbody>{"".join(rows)}</tbody></table></div>'
 
 
-def _cell(line: Line, name: str) -> str:
+def _cell(line: Line, name: str, near: str) -> str:
     if name not in line.cells:
         return "<td>-</td>"
     c = line.cells[name]
+    value, lo, hi = (shown(line.metric, v) for v in (c.value, c.lo, c.hi))
     best = ' class="best"' if name in line.best else ""
     seeds = f", {c.num_seeds} seeds" if c.num_seeds > 1 else ""
-    return f"<td{best}>{100 * c.value:.1f}<small>{100 * c.lo:.1f} to {100 * c.hi:.1f}{seeds}</small></td>"
+    mark = f'<abbr title="{NEAR[near][1]}">{NEAR[near][0]}</abbr>' if near else ""
+    return f"<td{best}>{value}{mark}<small>{lo} to {hi}{seeds}</small></td>"
+
+
+def fed_and_chosen(rows: Sequence[ResultRow]) -> str:
+    """What each encoder was fed, and what validation chose, folded away."""
+    used = sorted({(r.encoder, r.source, r.normaliser) for r in rows if r.role == "encoder"})
+    fed = "".join(
+        f"<li>{escape(encoder)}: {escape(source)}; normaliser {escape(normaliser)}</li>"
+        for encoder, source, normaliser in used
+    )
+    chosen = "".join(
+        f"<tr><td>{escape(r.task)}</td><td>{escape(r.encoder)}</td><td>{escape(r.protocol)}</td><td>{r.seed}</td>"
+        f"<td>{escape(r.chosen)}</td></tr>"
+        for r in {(r.task, r.encoder, r.protocol, r.seed, r.chosen): r for r in rows if r.grid != "fixed"}.values()
+    )
+    head = "<tr><th>task</th><th>encoder</th><th>protocol</th><th>seed</th><th>chosen</th></tr>"
+    return (
+        f"<details><summary>What was fed, and what validation chose</summary><ul>{fed}</ul><div class='scroll'><table>"
+        f"<thead>{head}</thead><tbody>{chosen}</tbody></table></div></details>"
+    )
 
 
 def alarm_list(alarms: Sequence[Alarm]) -> str:

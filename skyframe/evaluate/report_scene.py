@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,38 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from skyframe.data.cube import Cube
 from skyframe.data.read import read_label, read_series
 from skyframe.evaluate.benchmarks.places import POSITION_GSD_M, layouts_of, open_cubes, read_place
+from skyframe.evaluate.colours import Rgb, class_colours, stretch, wheel
 from skyframe.evaluate.features import device_of, to_device
 from skyframe.evaluate.protocol import Encoder
 from skyframe.geography import RegionIndex
 from skyframe.sample import Layout, Sample, collate
 from skyframe.spec import InputError, Window
-
-Rgb = NDArray[np.uint8]  # [H, W, 3]
-
-CLASS_COLOURS = {
-    "water": (66, 135, 205),
-    "forest": (34, 102, 58),
-    "tree": (34, 102, 58),
-    "grass": (142, 190, 104),
-    "meadow": (142, 190, 104),
-    "crop": (232, 200, 96),
-    "cereal": (232, 200, 96),
-    "wheat": (232, 200, 96),
-    "maize": (214, 148, 58),
-    "built": (196, 86, 78),
-    "town": (196, 86, 78),
-    "urban": (196, 86, 78),
-    "road": (120, 120, 124),
-    "bare": (178, 150, 120),
-    "shrub": (128, 140, 74),
-    "wet": (110, 170, 175),
-}
-"""Colours by a word in the class name; other classes take the next colour of a wheel."""
 
 
 @dataclass(frozen=True)
@@ -153,14 +129,6 @@ def pca_colours(dense: NDArray[np.float32]) -> Rgb:
     return stretch((rows @ axes.T).reshape(*dense.shape[:2], len(axes)))
 
 
-def stretch(values: NDArray[np.floating[Any]]) -> Rgb:
-    """Each channel of `[H, W, 3]` from its 2nd to its 98th percentile onto 0..255; NaN becomes grey."""
-    lo, hi = np.nanpercentile(values, [2, 98], axis=(0, 1))
-    scaled = np.clip((values - lo) / np.maximum(hi - lo, 1e-9), 0, 1)
-    made: Rgb = np.where(np.isfinite(scaled), scaled * 255, 128).astype(np.uint8)
-    return made if made.shape[-1] == 3 else np.repeat(made[..., :1], 3, axis=-1)
-
-
 def _true_colour(cube: Cube, whole: Window, where: str) -> Picture:
     for name, bands in (("s2", ("B04", "B03", "B02")), ("hr", ("red", "green", "blue"))):
         if cube.has(name) and set(bands) <= set(cube.spec.modality(name).band_names):
@@ -193,28 +161,6 @@ def _truth(cube: Cube, whole: Window, label: str) -> Picture:
     return Picture(title, "What the simulation knows; no encoder sees it", rgb, legend)
 
 
-def class_colours(names: Sequence[str]) -> Rgb:
-    """One colour per class `[C, 3]`: by a word in its name, otherwise from a wheel."""
-    chosen = [next((c for word, c in CLASS_COLOURS.items() if word in n.lower()), None) for n in names]
-    taken: set[tuple[int, int, int]] = set()
-    made = []
-    for i, colour in enumerate(chosen):
-        unique = colour if colour is not None and colour not in taken else _wheel(i)
-        taken.add(unique)
-        made.append(unique)
-    return np.array(made, np.uint8)
-
-
-def _wheel(number: int) -> tuple[int, int, int]:
-    """Well-separated hues by the golden ratio, two brightness levels."""
-    import colorsys
-
-    red, green, blue = colorsys.hsv_to_rgb(
-        (number * 0.61803398875) % 1.0, 0.55 if number % 2 else 0.7, 0.9 if number % 3 else 0.7
-    )
-    return int(red * 255), int(green * 255), int(blue * 255)
-
-
 def _prototypes(nearest: NDArray[np.int64] | str) -> Picture:
     title = "Prototypes"
     if isinstance(nearest, str):
@@ -227,14 +173,6 @@ def _prototypes(nearest: NDArray[np.int64] | str) -> Picture:
             None,
         )
     used = np.unique(nearest[nearest >= 0])
-    wheel = np.array([_wheel(int(i)) for i in range(int(nearest.max()) + 1)], np.uint8)
-    rgb = np.where((nearest >= 0)[..., None], wheel[np.maximum(nearest, 0)], 220).astype(np.uint8)
+    colours = np.array([wheel(int(i)) for i in range(int(nearest.max()) + 1)], np.uint8)
+    rgb = np.where((nearest >= 0)[..., None], colours[np.maximum(nearest, 0)], 220).astype(np.uint8)
     return Picture(title, f"Nearest prototype of the place's region; {len(used)} of them occur here", rgb)
-
-
-def data_uri(rgb: Rgb, scale: int = 1) -> str:
-    """A PNG inside a `data:` address, each pixel enlarged `scale` times."""
-    image = Image.fromarray(np.repeat(np.repeat(rgb, scale, 0), scale, 1))
-    stream = io.BytesIO()
-    image.save(stream, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()

@@ -11,6 +11,9 @@ from rich.table import Table
 from skyframe.evaluate.protocol import ResultRow
 
 ROLE_ORDER = ("majority", "raw", "random", "encoder")
+LOWER_IS_BETTER = frozenset({"rmse", "mae", "ece"})
+IN_UNITS = frozenset({"rmse", "mae"})
+"""Metrics in the unit of what is predicted; all others are shares, shown in per cent."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,9 @@ class Line:
 
     @property
     def best(self) -> tuple[str, ...]:
-        """Encoders with the highest score."""
-        top = max(c.value for c in self.cells.values())
+        """Encoders with the best score."""
+        choose = min if self.metric in LOWER_IS_BETTER else max
+        top = choose(c.value for c in self.cells.values())
         return tuple(n for n, c in self.cells.items() if c.value == top)
 
 
@@ -79,6 +83,11 @@ def is_main(line: Line) -> bool:
     return not line.protocol.startswith("knn_")
 
 
+def shown(metric: str, value: float) -> str:
+    """A score as text: per cent with one digit, or three significant digits in its unit."""
+    return f"{value:.3g}" if metric in IN_UNITS else f"{100 * value:.1f}"
+
+
 def results_table(rows: Sequence[ResultRow]) -> Table:
     """A table for the terminal: value and 95 % interval in per cent, the best bold; further k of the nearest neighbours
     follow dimmed."""
@@ -91,7 +100,8 @@ def results_table(rows: Sequence[ResultRow]) -> Table:
                 cells.append("-")
                 continue
             c = line.cells[name]
-            text = f"{100 * c.value:.1f} [{100 * c.lo:.1f}, {100 * c.hi:.1f}]".replace("[", r"\[")
+            value, lo, hi = (shown(line.metric, v) for v in (c.value, c.lo, c.hi))
+            text = rf"{value} \[{lo}, {hi}]"
             cells.append(f"[bold]{text}[/bold]" if name in line.best else text)
         table.add_row(line.task, line.protocol, line.metric, *cells, style=None if is_main(line) else "dim")
     return table

@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from skyframe.data.cube import open_cube
+from skyframe.evaluate.colours import class_colours, data_uri, stretch
 from skyframe.evaluate.protocol import append_rows
 from skyframe.evaluate.report import build_report
-from skyframe.evaluate.report_scene import class_colours, data_uri, pca_colours, scene_pictures, stretch
+from skyframe.evaluate.report_scene import pca_colours, scene_pictures
 from skyframe.spec import InputError
 from tests.evaluate.test_protocol import make_row
 from tests.evaluate.worlds import SeasonEncoder, contract, labelled_cube
