@@ -10,6 +10,11 @@ from skyframe.spec import InputError, did_you_mean
 
 DATASETS = {
     "aid": "class_folders",
+    "dior": "dior",
+    "dior-r": "dior",
+    "fair1m": "fair1m",
+    "hit-uav": "hit_uav",
+    "neon-trees": "neon_trees",
     "resisc45": "class_folders",
 }
 """Module of each data set by the name that suites and `skyframe data-check` use."""
