@@ -34,6 +34,7 @@ Kind = Literal[
 | semantic_change | `masks` | int64 `[T, H, W]` class at each date, -1 = not scored |
 | regression | `value` | float32 `[K]`, or a map `[K, H, W]`; NaN = not scored |
 
+An object of class -1 belongs to none: always difficult, and detections of any class there are neither right nor wrong.
 Pixels are those of the first modality in `Dataset.modalities`; the centre of the first one lies at (0.5, 0.5).
 """
 
