@@ -213,7 +213,7 @@ def catalogue(
         click.echo(f"listed twice (same rectangle, same dates): {', '.join(group)}")
 
 
-for command in (plan, launch, jobs, logs, cancel, evaluate):
+for command in (plan, launch, jobs, logs, cancel, evaluate, data_check, report, preflight, pretrain):
     cli.add_command(command)
 
 
@@ -256,11 +256,6 @@ def stats(
         click.echo(f"wrote mean and std of {', '.join(names)} to {write}")
 
 
-cli.add_command(data_check)
-cli.add_command(preflight)
-cli.add_command(pretrain)
-
-
 @cli.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
@@ -273,9 +268,6 @@ def export(run: Path, out: Path) -> None:
     recipe, checkpoint = load_run(run)
     for folder in export_run(read_checkpoint(checkpoint), recipe, out):
         click.echo(f"wrote {folder}")
-
-
-cli.add_command(report)
 
 
 def main() -> None:
