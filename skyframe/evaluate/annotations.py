@@ -47,7 +47,9 @@ def read_voc(path: Path, size: tuple[int, int], oriented: bool = False) -> list[
         InputError: not such a file, or one that was made for an image of another size.
     """
     root, found = read_xml(path), []
-    told = tuple(int(_number(path, root, f"size/{side}")) for side in ("height", "width") if root.find("size") is not None)
+    told = tuple(
+        int(_number(path, root, f"size/{side}")) for side in ("height", "width") if root.find("size") is not None
+    )
     if told and told != (0, 0) and told != size:
         raise InputError(
             f"{path}: made for an image of {told[1]} x {told[0]} pixels, the one beside it has {size[1]} x {size[0]}; "

@@ -125,7 +125,9 @@ class DetectionMeasure:
             objects = counts @ c.objects
             for row in np.flatnonzero(objects):
                 weight = counts[row][c.cluster]
-                curves = [_average(c.right[r] * weight, c.counted[r] * weight, objects[row], POINTS[metric]) for r in rules]
+                curves = [
+                    _average(c.right[r] * weight, c.counted[r] * weight, objects[row], POINTS[metric]) for r in rules
+                ]
                 found[row, number] = np.mean(curves)
         return found
 
