@@ -182,7 +182,7 @@ def read_h5(path: Path, names: Sequence[str], row: int | None = None) -> dict[st
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: not a readable HDF5 file ({_short(error)}); fetch the file again") from error
+        raise InputError(f"{path}: not a readable HDF5 file ({short(error)}); fetch the file again") from error
     return found
 
 
@@ -195,7 +195,7 @@ def h5_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         with h5py.File(path, "r") as file:
             return {name: a.shape for name, a in file.items() if isinstance(a, h5py.Dataset)}
     except (OSError, RuntimeError, KeyError) as error:
-        raise InputError(f"{path}: not a readable HDF5 file ({_short(error)}); fetch the file again") from error
+        raise InputError(f"{path}: not a readable HDF5 file ({short(error)}); fetch the file again") from error
 
 
 def read_xml(path: Path) -> Element:

@@ -132,7 +132,7 @@ class Fit:
         for name in self.matches:
             if name in sample.series:
                 check_series(sample.series[name], self.dataset.modalities[name])
-        rows, columns = self._extent(sample)
+        rows, columns = self.extent(sample)
         series: dict[str, Series] = {}
         for name, match in self.matches.items():
             if name in sample.series:
@@ -141,7 +141,7 @@ class Fit:
                 series[match.want.name] = _onto(found, rows, columns, k, pad=not self.positions)
         return dataclasses.replace(sample, series=series)
 
-    def _extent(self, sample: Sample) -> tuple[int, int]:
+    def extent(self, sample: Sample) -> tuple[int, int]:
         """Rows and columns of positions that a sample of the data set covers, the last ones perhaps in part."""
         if self.positions:
             return self.positions, self.positions
@@ -217,6 +217,11 @@ def fit(
     if unknown:
         raise InputError(
             f"{dataset.name}: no modality {unknown[0]!r}, it has {', '.join(dataset.modalities)}; correct the task"
+        )
+    if positions and dataset.kind in ("boxes", "oriented"):
+        raise InputError(
+            f"{dataset.name}: positions {positions}, expected 0, as objects are scored in the image's own pixels; leave "
+            "it out"
         )
     matches: dict[str, Match] = {}
     for name, given in dataset.modalities.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import overload
@@ -175,8 +175,7 @@ class LazySamples(Sequence[Sample]):
     num_bytes: int = 0
 
     def __post_init__(self) -> None:
-        contract = self.fit.contract
-        self.region_index = RegionIndex.from_dict(contract.regions) if contract.regions else RegionIndex()
+        self.reader = reader_of(self.fit, self.frames, self.regions, self.seed)
 
     def __len__(self) -> int:
         return len(self.fit.dataset.items) * self.plan.per_item
@@ -199,7 +198,7 @@ class LazySamples(Sequence[Sample]):
         if number in self.kept:
             return self.kept[number]
         item = self.fit.dataset.items[number]
-        whole = self._dated(self.fit.read(item), item)
+        whole = self.reader(item)
         extent = self.fit.extent_of(whole)
         px = self.fit.label_px(whole)
         made = [
@@ -213,18 +212,37 @@ class LazySamples(Sequence[Sample]):
         self.num_bytes += size
         return made
 
-    def _dated(self, sample: Sample, item: Item) -> Sample:
-        """At most as many dates as the contract has, one from each stretch of the year; the region by the place."""
+
+def reader_of(
+    fit: Fit, frames: Mapping[str, int], regions: str, seed: int, all_dates: bool = False
+) -> Callable[[Item], Sample]:
+    """How an item is read for an encoder: at most as many dates as it is used to, one from each stretch of the year,
+    and the prototype region of the place.
+
+    Args:
+        fit: data set and contract.
+        frames: dates per modality that is a series in the contract; the others have one.
+        regions: `unseen` tells no region.
+        seed: of the dates.
+        all_dates: keep every date, as where two of them are compared.
+    """
+    contract = fit.contract
+    index = RegionIndex.from_dict(contract.regions) if contract.regions else RegionIndex()
+
+    def read(item: Item) -> Sample:
+        sample = fit.read(item)
         series: dict[str, Series] = {}
         for name, s in sample.series.items():
-            is_series = self.fit.contract.modalities[name].kind in ("series", "weather")
-            count = self.frames.get(name, 1) if is_series else 1
-            kept = choose_dates(s.day, count, self.seed, item.key, name)
+            is_series = contract.modalities[name].kind in ("series", "weather")
+            count = len(s.day) if all_dates else frames.get(name, 1) if is_series else 1
+            kept = choose_dates(s.day, count, seed, item.key, name)
             series[name] = Series(s.values[kept], s.valid[kept], s.day[kept], s.bands)
-        known = bool(np.isfinite(sample.place).all()) and self.regions != "unseen"
-        region = self.region_index.region(float(sample.place[0]), float(sample.place[1])) if known else -1
-        place = sample.place if np.isfinite(sample.place).all() else np.zeros(2)
+        known = bool(np.isfinite(sample.place).all())
+        region = index.region(*map(float, sample.place)) if known and regions != "unseen" else -1
+        place = sample.place if known else np.zeros(2)
         return dataclasses.replace(sample, series=series, region=region, place=place)
+
+    return read
 
 
 def labels_of(dataset: Dataset, inputs: Inputs) -> NDArray[np.generic]:

@@ -132,7 +132,7 @@ def detect(trained: TrainedDetector, sample: Sample) -> Found:
     """
     detector, fit, side = trained.detector, trained.fit, trained.side
     size = _size(fit.dataset, sample)
-    px, extent = fit.label_px(size), fit.extent(sample)
+    px, extent = fit.label_px(sample), fit.extent(sample)
     whole = dataclasses.replace(fit(sample), targets={})
     parts = []
     origins = tile_origins(*extent, side, min(side - 1, detector.config.overlap_px // px))
@@ -183,7 +183,7 @@ def plan_tiles(fit: Fit, items: Sequence[Item], config: DetectionConfig, show: b
         sample = fit.dataset.read(item)
         around = enclosing(truth_of(sample).shapes)
         middle = (around[:, :2] + around[:, 2:]) / 2
-        seen.append((item, fit.extent(sample), fit.label_px(_size(fit.dataset, sample)), middle))
+        seen.append((item, fit.extent(sample), fit.label_px(sample), middle))
     if not seen:
         return 1, []
     side = min(max(1, config.tile_px // seen[0][2]), max(max(extent) for _, extent, _, _ in seen))
@@ -206,9 +206,7 @@ class _TileSource:
         self.kept: dict[tuple[str, int, int], tuple[list[Tensor], Objects, int]] = {}
         self.last: tuple[str, Sample, Sample] | None = None
 
-    def batch(
-        self, tiles: Sequence[Tile], rng: np.random.Generator | None
-    ) -> tuple[list[Tensor], list[Objects], int]:
+    def batch(self, tiles: Sequence[Tile], rng: np.random.Generator | None) -> tuple[list[Tensor], list[Objects], int]:
         """Maps `[B, D, h, w]`, objects of each tile, and the tiles' side in pixels; flipped by `rng` where it is given."""
         keys = [(t.item.key, t.top, t.left) for t in tiles]
         if all(k in self.kept for k in keys):
@@ -234,7 +232,7 @@ class _TileSource:
             sample = self.fit.dataset.read(tile.item)
             self.last = tile.item.key, sample, self.fit(sample)
         _, sample, whole = self.last
-        px = self.fit.label_px(_size(self.fit.dataset, sample))
+        px = self.fit.label_px(sample)
         return crop(whole, tile.top, tile.left, self.side, self.fit.extent(sample), px), self.side * px
 
 
@@ -255,7 +253,9 @@ def flipped(sample: Sample, side_px: int, left_right: bool, up_down: bool) -> Sa
     return dataclasses.replace(sample, series=series, targets={**sample.targets, key: points.reshape(shapes.shape)})
 
 
-def _steps(tiles: Sequence[Tile], config: DetectionConfig, seed: int) -> Iterator[tuple[list[Tile], np.random.Generator]]:
+def _steps(
+    tiles: Sequence[Tile], config: DetectionConfig, seed: int
+) -> Iterator[tuple[list[Tile], np.random.Generator]]:
     """Batches of all epochs; the tiles of an image follow each other, so that it is read once an epoch."""
     by_item: dict[str, list[Tile]] = {}
     for tile in tiles:
