@@ -45,6 +45,13 @@ class Exported(nn.Module):
         return self.module.encode(batch)
 
     @torch.no_grad()
+    def maps(self, batch: Batch, source: str = "") -> list[Tensor]:
+        """Maps `[B, D_l, h_l, w_l]` of several depths, see `FactorisedEncoder.maps`; training goes through `module`."""
+        if not isinstance(self.module, FactorisedEncoder | SpatialEncoder):
+            raise InputError(f"{self.contract.module}: has no maps, expected `model` or an `encoder_<modality>` folder")
+        return self.module.maps(batch, source)
+
+    @torch.no_grad()
     def prototype_map(self, batch: Batch) -> Tensor:
         """Nearest prototype per position, int64 `[B, N]`; only a whole model with geo-context has one."""
         if not isinstance(self.module, FactorisedEncoder):

@@ -5,7 +5,7 @@ Source: SkySense (arXiv 2312.10115) section 3.1-3.2; module table of its code re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
@@ -127,18 +127,53 @@ class SpatialEncoder(nn.Module):
         Returns:
             Tokens `[B, T, n, D]` of the encoder's own grid (zeros for empty frames) and frame flags bool `[B, T]`.
         """
+        frames, keep, frame_drop = self._frames(series, drop)
+        return _dated(self.encoder(frames, frame_drop), keep, series), series.valid.flatten(2).any(-1)
+
+    def _frames(self, series: SeriesBatch, drop: Draw | None) -> tuple[Tensor, Tensor, Draw | None]:
+        """Normalised frames `[F, C, H, W]` that hold anything valid, their numbers in `(B T)`, and their stream."""
         m = self.modality
-        b, t = series.day.shape
         pixels = normalise(series.values, series.valid, series.bands, m.mean, m.std, m.scale, m.offset)
-        flags = series.valid.flatten(2).any(-1)
-        keep = flags.flatten().nonzero().flatten()
+        keep = series.valid.flatten(2).any(-1).flatten().nonzero().flatten()
         if len(keep) == 0:  # run on one empty frame, so that every parameter still gets a (zero) gradient
-            keep = torch.zeros(1, dtype=torch.int64, device=flags.device)
+            keep = torch.zeros(1, dtype=torch.int64, device=keep.device)
         frames = rearrange(pixels, "b t c h w -> (b t) c h w")[keep]
-        frame_drop = None if drop is None else Draw(drop.key, drop.counters.repeat_interleave(t)[keep])
-        tokens = self.encoder(frames, frame_drop)
-        full = tokens.new_zeros((b * t, *tokens.shape[1:])).index_copy(0, keep, tokens)
-        return rearrange(full, "(b t) n d -> b t n d", b=b), flags
+        times = series.day.shape[1]
+        return frames, keep, None if drop is None else Draw(drop.key, drop.counters.repeat_interleave(times)[keep])
+
+    def levels(self, series: SeriesBatch, drop: Draw | None = None) -> list[Tensor]:
+        """Tokens `[B, T, n_l, D_l]` of the encoder's `levels`, zeros for empty frames; the last are `forward`'s."""
+        frames, keep, frame_drop = self._frames(series, drop)
+        maps = self.encoder.maps(frames, frame_drop, self.encoder.levels)
+        return [_dated(rearrange(m, "f d h w -> f (h w) d"), keep, series) for m in maps]
+
+    def level_maps(self, levels: Sequence[Tensor], series: SeriesBatch) -> list[Tensor]:
+        """What `levels` returned as maps `[B, D_l, h_l, w_l]` that cover the series exactly: the mean over valid dates.
+
+        A map whose last tokens reach beyond the input is repeated onto the positions and cut, as in `encode`.
+        """
+        flags = series.valid.flatten(2).any(-1)
+        share = flags.float() / flags.float().sum(1, keepdim=True).clamp_min(1)
+        side, pixels, made = self.side(series), series.values.shape[-1], []
+        for tokens, stride in zip(levels, self.encoder.strides, strict=False):
+            rows = -(-pixels // stride)
+            found = rearrange(torch.einsum("btnd,bt->bnd", tokens, share), "b (h w) d -> b d h w", h=rows)
+            if rows * stride != pixels:
+                k = round(stride * self.modality.gsd_m / BASE_GSD_M)
+                found = found.repeat_interleave(k, 2).repeat_interleave(k, 3)[:, :, :side, :side]
+            made.append(found)
+        return made
+
+    def maps(self, batch: Batch, source: str = "", drop: Draw | None = None) -> list[Tensor]:
+        """Maps `[B, D_l, h_l, w_l]` of several depths, fine to coarse where the encoder coarsens.
+
+        Args:
+            batch: stored units.
+            source: not used, as there is one modality.
+            drop: stream for drop path, None in evaluation.
+        """
+        series = self._own(batch)
+        return self.level_maps(self.levels(series, drop), series)
 
     def token_grid(self, series: SeriesBatch) -> tuple[int, int]:
         """Rows and columns of the encoder's tokens for this series."""
@@ -151,13 +186,7 @@ class SpatialEncoder(nn.Module):
         Raises:
             InputError: the batch has not this modality.
         """
-        name = self.modality.name
-        if name not in batch.series:
-            raise InputError(
-                f"encoder_{name}: the batch has no {name!r}, only {', '.join(batch.series) or 'nothing'}; collate with "
-                "the contract's layouts"
-            )
-        series = batch.series[name]
+        name, series = self.modality.name, self._own(batch)
         fused, seen = self.over_dates(series, *self(series))
         return Features(
             fused, masked_mean(fused, seen), {name: Tokens(fused[:, None], seen[:, None], series.day[:, :1])}
@@ -172,6 +201,15 @@ class SpatialEncoder(nn.Module):
         grid = grid.repeat_interleave(self.up_scale, 1).repeat_interleave(self.up_scale, 2)[:, :side, :side]
         fused = rearrange(grid, "b h w d -> b (h w) d").contiguous()
         return fused, position_valid(series.valid, side).any(1)
+
+    def _own(self, batch: Batch) -> SeriesBatch:
+        name = self.modality.name
+        if name not in batch.series:
+            raise InputError(
+                f"encoder_{name}: the batch has no {name!r}, only {', '.join(batch.series) or 'nothing'}; collate with "
+                "the contract's layouts"
+            )
+        return batch.series[name]
 
 
 class FactorisedEncoder(nn.Module):
@@ -215,8 +253,15 @@ class FactorisedEncoder(nn.Module):
         """Canonical modalities by name, in the order of the recipe."""
         return {name: encoder.modality for name, encoder in self.encoders.items()}
 
-    def tokens(self, batch: Batch, drop: Draw | None = None) -> dict[str, Tokens]:
+    def tokens(
+        self, batch: Batch, drop: Draw | None = None, known: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tokens]:
         """Aligned tokens `[B, T, s*s, aligned_dims]` of every modality, without dates.
+
+        Args:
+            batch: stored units.
+            drop: stream for drop path, None in evaluation.
+            known: what the spatial encoders answer, where it has been computed already.
 
         Raises:
             InputError: a modality is missing from the batch, or their sides disagree.
@@ -237,7 +282,9 @@ class FactorisedEncoder(nn.Module):
                     "side must be "
                     "32 x the Sentinel side, and all Sentinel sides equal"
                 )
-            raw, _ = encoder(series, None if drop is None else drop.named(name))
+            raw = (known or {}).get(name)
+            if raw is None:
+                raw, _ = encoder(series, None if drop is None else drop.named(name))
             made[name] = self.aligned_tokens(name, raw, series)
         return made
 
@@ -288,11 +335,43 @@ class FactorisedEncoder(nn.Module):
         full = self.with_context(fused, batch.region)
         return Features(full, masked_mean(full, valid), tokens, context_dims=full.shape[-1] - fused.shape[-1])
 
+    def maps(self, batch: Batch, source: str = "", drop: Draw | None = None) -> list[Tensor]:
+        """Maps `[B, D_l, h_l, w_l]`: the earlier depths of one spatial encoder, then the fused map of all positions.
+
+        Args:
+            batch: stored units.
+            source: modality whose encoder gives the earlier depths; the first of the recipe by default.
+            drop: stream for drop path, None in evaluation.
+
+        Raises:
+            InputError: as `tokens`, or a source that the model has not.
+        """
+        name = source or next(iter(self.spatial))
+        if name not in self.spatial or name not in batch.series:
+            raise InputError(
+                f"maps: no modality {name!r} in model and batch, expected one of {', '.join(self.spatial)}"
+            )
+        encoder, series = self.encoders[name], batch.series[name]
+        levels = encoder.levels(series, None if drop is None else drop.named(name))
+        fused, _ = self.fuse(self.tokens(batch, drop, {name: levels[-1]}), drop)
+        full = self.with_context(fused, batch.region)
+        return [
+            *encoder.level_maps(levels[:-1], series),
+            rearrange(full, "b (h w) d -> b d h w", h=encoder.side(series)),
+        ]
+
     def prototype_map(self, batch: Batch) -> Tensor:
         """Index of the nearest prototype of the place's region per position, int64 `[B, N]`, -1 in an unseen region."""
         if self.geo is None:
             raise InputError("prototype_map: this encoder was trained without geo-context (model.geo.enabled=false)")
         return self.geo.nearest(self(batch)[1], batch.region)
+
+
+def _dated(tokens: Tensor, keep: Tensor, series: SeriesBatch) -> Tensor:
+    """Tokens `[F, n, D]` of the frames numbered `keep` as `[B, T, n, D]`, zeros for the others."""
+    b, t = series.day.shape
+    full = tokens.new_zeros((b * t, *tokens.shape[1:])).index_copy(0, keep, tokens)
+    return rearrange(full, "(b t) n d -> b t n d", b=b)
 
 
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:

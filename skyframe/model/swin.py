@@ -228,14 +228,30 @@ class SwinV2(nn.Module):
         out: Tensor = self.norms[str(last)](tokens)
         return out
 
-    def maps(self, x: Tensor, drop: Draw | None = None) -> list[Tensor]:
-        """Normed maps `[B, D, h, w]` of the stages in `out_indices`."""
-        stages = enumerate(self._stages(x, drop, self.out_indices[-1]))
-        return [
-            rearrange(self.norms[str(s)](tokens), "b (h w) d -> b d h w", h=height)
-            for s, (tokens, height) in stages
-            if s in self.out_indices
-        ]
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """All stages up to the last that is put out."""
+        return tuple(range(self.out_indices[-1] + 1))
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels along a token of each of `levels`."""
+        return tuple(self.patch.patch_size * 2**s for s in self.levels)
+
+    def maps(self, x: Tensor, drop: Draw | None = None, indices: Sequence[int] | None = None) -> list[Tensor]:
+        """Normed maps `[B, D, h, w]` of the stages in `indices`, by default in `out_indices`.
+
+        A stage without a norm of its own (not in `out_indices`) gets one of weight 1 and bias 0, as the official
+        weights leave theirs.
+        """
+        wanted = self.out_indices if indices is None else checked_indices("swin", indices, len(self.stages))
+        found = []
+        for stage, (tokens, height) in enumerate(self._stages(x, drop, wanted[-1])):
+            if stage in wanted:
+                own = str(stage) in self.norms
+                normed = self.norms[str(stage)](tokens) if own else functional.layer_norm(tokens, tokens.shape[-1:])
+                found.append(rearrange(normed, "b (h w) d -> b d h w", h=height))
+        return found
 
     def _stages(self, x: Tensor, drop: Draw | None, last: int) -> Iterator[tuple[Tensor, int]]:
         """Tokens in row order after each stage, and the map's height."""

@@ -78,10 +78,22 @@ class ViT(nn.Module):
         """
         return self._tokens(x, drop, self.out_indices[-1:])[0]
 
-    def maps(self, x: Tensor, drop: Draw | None = None) -> list[Tensor]:
-        """Maps `[B, D, h, w]` after each layer of `out_indices`."""
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Layers at the quarters of the depth (5, 11, 17 and 23 of 24), fewer where there are fewer layers."""
+        num = len(self.layers)
+        return tuple(sorted({max(0, num * quarter // 4 - 1) for quarter in (1, 2, 3, 4)}))
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels along a token of each of `levels`."""
+        return (self.stride,) * len(self.levels)
+
+    def maps(self, x: Tensor, drop: Draw | None = None, indices: Sequence[int] | None = None) -> list[Tensor]:
+        """Maps `[B, D, h, w]` after each layer of `indices`, by default of `out_indices`."""
         height = self.grid(*x.shape[-2:])[0]
-        return [rearrange(t, "b (h w) d -> b d h w", h=height) for t in self._tokens(x, drop, self.out_indices)]
+        wanted = self.out_indices if indices is None else checked_indices("vit", indices, len(self.layers))
+        return [rearrange(t, "b (h w) d -> b d h w", h=height) for t in self._tokens(x, drop, wanted)]
 
     def _tokens(self, x: Tensor, drop: Draw | None, wanted: Sequence[int]) -> list[Tensor]:
         num, grid = x.shape[0], self.grid(*x.shape[-2:])
