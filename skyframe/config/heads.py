@@ -10,7 +10,7 @@ from skyframe.spec import InputError
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """What stands on the encoder. Scene and multi-label sets and numbers per image take `pooled`, whatever this says."""
+    """What stands on the encoder. Whole images take a linear map of pooled features, whatever `kind` says."""
 
     kind: Literal["token_linear", "fcn", "upernet"] = "upernet"
     channels: int = 512  # width of FCN and UPerNet

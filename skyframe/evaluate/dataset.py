@@ -32,7 +32,7 @@ Kind = Literal[
 | oriented | `corners`, `box_class`, `difficult` | float32 `[n, 4, 2]` x y in pixels, clockwise as drawn; as above |
 | change | `mask` | int64 `[H, W]` in {0, 1}, -1 = not scored; the modality holds two dates |
 | semantic_change | `masks` | int64 `[T, H, W]` class at each date, -1 = not scored |
-| regression | `value` | float32 `[K]` |
+| regression | `value` | float32 `[K]`, or a map `[K, H, W]`; NaN = not scored |
 
 Pixels are those of the first modality in `Dataset.modalities`; the centre of the first one lies at (0.5, 0.5).
 """

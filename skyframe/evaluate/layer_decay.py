@@ -12,7 +12,7 @@ from skyframe.spec import InputError
 
 
 def tunable_names(module: nn.Module, config: HeadTraining) -> list[str]:
-    """Parameters of an encoder that training may change: none where it is frozen, all but the region context by default.
+    """Parameters of an encoder that training may change: none of a frozen one, by default all but the region context.
 
     Raises:
         InputError: a beginning of a name that no parameter has.

@@ -38,7 +38,8 @@ def _starts(length: int, side: int, overlap: int) -> list[int]:
 
 
 def crop(sample: Sample, top: int, left: int, side: int, positions: tuple[int, int], label_px: int) -> Sample:
-    """A square of a sample with its targets; what lies beyond its edge is invalid, and -1 in masks.
+    """A square of a sample with its targets; what lies beyond its edge is invalid, -1 in masks and NaN in maps
+    of numbers.
 
     Args:
         sample: all modalities cover the same ground.
@@ -80,6 +81,8 @@ def _crop_targets(targets: Mapping[str, Array], top: int, left: int, side: int) 
     for key in ("mask", "masks"):
         if key in made:
             made[key] = cut(made[key], top, left, side, fill=-1)
+    if "value" in made and made["value"].ndim == 3:
+        made["value"] = cut(made["value"], top, left, side, fill=np.nan)
     shape = "corners" if "corners" in made else "boxes" if "boxes" in made else ""
     if shape:
         points = made[shape].reshape(len(made[shape]), -1, 2).astype(np.float32) - np.array([left, top], np.float32)

@@ -1,4 +1,5 @@
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ def test_every_beginning_of_the_order_is_spread():
         assert sorted(spread_order(num)) == list(range(num))
         for start in (4, num // 3):
             at = sorted(spread_order(num)[:start])
-            assert max(b - a for a, b in zip(at, at[1:], strict=False)) <= 4 * num / start
+            assert max(b - a for a, b in pairwise(at)) <= 4 * num / start
 
 
 def test_classes_keep_their_shares_and_smaller_shares_lie_in_larger_ones():

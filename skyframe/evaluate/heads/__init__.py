@@ -39,7 +39,7 @@ def build_head(spec: HeadSpec, shapes: Sequence[Shape], outputs: int, size: int,
 
 
 def build_pooled(dims: int, outputs: int, seed: int) -> nn.Module:
-    """A norm and a linear map on pooled features `[B, D]`: classes or quantities of a whole image."""
+    """A linear map of pooled features `[B, D]`: classes or quantities of a whole image."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(hash64(seed, "head") >> 1)
-        return nn.Sequential(nn.LayerNorm(dims), nn.Linear(dims, outputs))
+        return nn.Linear(dims, outputs)

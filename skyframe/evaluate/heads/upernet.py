@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +79,7 @@ class WithAuxiliary(nn.Module):
 
 def pyramid(sides: Sequence[int], size: int) -> list[int]:
     """Side of each level: as given where each is finer than the next, resampled otherwise (see `UPerNet`)."""
-    if all(a > b for a, b in zip(sides, sides[1:], strict=False)):
+    if all(a > b for a, b in pairwise(sides)):
         return list(sides)
     top = max(sides[0], min(4 * sides[0], size))
     return [max(1, top // 2**i) for i in range(len(sides))]
