@@ -145,6 +145,8 @@ def joined(fit: Fit, samples: Sequence[Sample], side: int) -> Batch:
 
 def ahead(make: Callable[[int], T], count: int) -> Iterator[T]:
     """`make(0)`, `make(1)`, ... in order, each made while the one before is in use."""
+    if count == 0:
+        return
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(make, 0)
         for i in range(count):
