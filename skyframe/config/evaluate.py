@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from skyframe.config import overlay, read_tree
+from skyframe.config.detection import DetectionConfig
+from skyframe.config.heads import PRESETS, HeadTraining, check_training
 from skyframe.spec import InputError, build, did_you_mean
 
 CLASS_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "miou")
@@ -35,18 +37,6 @@ PROBES: dict[str, tuple[str, ...]] = {
     "regression": ("knn", "ridge"),
 }
 """Protocols over frozen features, by what is predicted."""
-HEADS: dict[str, tuple[str, ...]] = {
-    "scene": ("finetune",),
-    "multilabel": ("finetune",),
-    "pixel": ("segment", "pangaea", "finetune"),
-    "boxes": ("detect", "finetune"),
-    "oriented": ("detect", "finetune"),
-    "change": ("segment", "pangaea", "finetune"),
-    "semantic_change": ("segment", "pangaea", "finetune"),
-    "regression": ("finetune",),
-}
-"""Protocols that train a head on the encoder's maps, by what is predicted."""
-PROTOCOLS = tuple(dict.fromkeys(p for table in (PROBES, HEADS) for names in table.values() for p in names))
 
 
 @dataclass(frozen=True)
@@ -153,8 +143,20 @@ class Suite:
     linear: LinearConfig = field(default_factory=LinearConfig)
     logistic: LogisticConfig = field(default_factory=LogisticConfig)
     ridge: RidgeConfig = field(default_factory=RidgeConfig)
+    heads: dict[str, HeadTraining] = field(default_factory=dict)  # beside those of config.heads.PRESETS, or in their place
+    detectors: dict[str, DetectionConfig] = field(default_factory=lambda: {"detector": DetectionConfig()})
     bootstrap: int = 1000  # resamples of the test clusters for the 95 % interval
     batch_size: int = 32  # samples per forward pass
+
+    def training(self, protocol: str) -> HeadTraining | DetectionConfig:
+        """How the head of a protocol is trained."""
+        return self.detectors[protocol] if protocol in self.detectors else {**PRESETS, **self.heads}[protocol]
+
+    def protocols_of(self, kind: str) -> tuple[str, ...]:
+        """Every protocol that a kind of task may have, by name."""
+        if kind in ("boxes", "oriented"):
+            return tuple(self.detectors)
+        return (*PROBES.get(kind, ()), *PRESETS, *(n for n in self.heads if n not in PRESETS))
 
     @property
     def selected(self) -> dict[str, TaskConfig]:
@@ -194,26 +196,29 @@ def check_suite(suite: Suite, where: str) -> None:
     for name, values in (("protocols", suite.protocols), ("seeds", suite.seeds), ("linear.lrs", suite.linear.lrs)):
         if not values or len(set(values)) != len(values):
             raise InputError(f"{where}: {name} is {list(values)}, expected at least one value and none twice")
-    wrong = [p for p in suite.protocols if p not in PROTOCOLS]
+    known = [p for kind in METRICS for p in suite.protocols_of(kind)]
+    wrong = [p for p in suite.protocols if p not in known]
     if wrong:
         raise InputError(
-            f"{where}: protocols {list(suite.protocols)}, expected some of {', '.join(PROTOCOLS)}"
-            f"{did_you_mean(wrong[0], PROTOCOLS)}"
+            f"{where}: protocols {list(suite.protocols)}, expected some of {', '.join(dict.fromkeys(known))}"
+            f"{did_you_mean(wrong[0], known)}"
         )
+    for name, training in suite.heads.items():
+        check_training(training, f"{where}: heads.{name}")
     _check_counts(suite, where)
 
 
 SIMULATED_COUNTS = ("train_windows", "val_windows", "test_windows", "positions", "window_px", "block_px")
 
 
-def check_kind(task: TaskConfig, kind: str, protocols: Sequence[str], where: str) -> tuple[tuple[str, ...], list[str]]:
+def check_kind(suite: Suite, task: TaskConfig, kind: str, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Metrics and protocols of a task, once it is known what is predicted.
 
     Returns:
-        The metrics, and the protocols that this kind of task has.
+        The metrics, and of the task's protocols, or of the suite's those that this kind of task has.
 
     Raises:
-        InputError: a metric or a protocol of another kind.
+        InputError: a metric or a protocol of another kind, or no protocol left.
     """
     wrong = [m for m in task.metrics if m.partition(":")[0] not in METRICS[kind]]
     if wrong:
@@ -221,11 +226,14 @@ def check_kind(task: TaskConfig, kind: str, protocols: Sequence[str], where: str
             f"{where}: metrics {list(task.metrics)}, expected some of {', '.join(METRICS[kind])} ({kind})"
             f"{did_you_mean(wrong[0], METRICS[kind])}"
         )
-    known = (*PROBES.get(kind, ()), *HEADS[kind])
+    known = suite.protocols_of(kind) if task.benchmark != "simulated" else PROBES[kind]
     wrong = [p for p in task.protocols if p not in known]
-    if wrong:
-        raise InputError(f"{where}: protocols {list(task.protocols)}, expected some of {', '.join(known)} ({kind})")
-    return task.metrics or METRICS[kind][:1], [p for p in task.protocols or protocols if p in known]
+    chosen = tuple(p for p in task.protocols or suite.protocols if p in known)
+    if wrong or not chosen:
+        raise InputError(
+            f"{where}: protocols {list(task.protocols or suite.protocols)}, expected some of {', '.join(known)} ({kind})"
+        )
+    return task.metrics or METRICS[kind][:1], chosen
 
 
 def _check_task(suite: Suite, task: TaskConfig, where: str) -> None:
@@ -234,7 +242,7 @@ def _check_task(suite: Suite, task: TaskConfig, where: str) -> None:
             raise InputError(f"{where}: benchmark 'simulated' has no entry under data; add data.simulated")
         if not task.label:
             raise InputError(f"{where}: label is empty, expected a truth layer such as land_cover")
-        check_kind(task, task.level, (), where)
+        check_kind(suite, task, task.level, where)
     elif task.label or task.clear_frames is not None or task.part != "all":
         raise InputError(
             f"{where}: label, clear_frames and part belong to the simulated Earth, not to {task.benchmark}; "

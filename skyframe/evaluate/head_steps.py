@@ -62,6 +62,23 @@ def rate(config: HeadTraining, step: int, total: int) -> float:
     return 1.0
 
 
+def plateau(fall: float, waited: int, better: bool, rule: tuple[float, int, int]) -> tuple[float, int]:
+    """What is left of the rate after an epoch.
+
+    Args:
+        fall: share of the rate so far.
+        waited: epochs without a better score; below 0 while at rest after a fall.
+        better: this epoch scores best so far.
+        rule: factor of a fall, epochs without a better score that are borne, epochs of rest after a fall.
+
+    Returns:
+        `fall` and `waited` for the next epoch.
+    """
+    factor, patience, rest = rule
+    waited = min(waited + 1, 0) if better or waited < 0 else waited + 1
+    return (fall * factor, -rest) if waited > patience else (fall, waited)
+
+
 def write_state(path: Path, state: dict[str, Any]) -> None:
     """Keep a training's state; a reader finds the old one or the new one, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)

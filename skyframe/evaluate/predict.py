@@ -44,7 +44,7 @@ class Trained:
     history: tuple[dict[str, float], ...] = ()  # per epoch: loss and validation score
     chosen: str = ""  # which epoch, and why
 
-    def standardised(self, value: Numbers) -> Floats:
+    def standardised(self, value: Floats) -> Floats:
         """Numbers `[K, ...]` less their mean, over their spread."""
         mean, std = self._scale_like(value)
         return np.asarray((value - mean) / std, np.float32)
@@ -54,7 +54,7 @@ class Trained:
         mean, std = self._scale_like(value)
         return np.asarray(value * std + mean, np.float32)
 
-    def _scale_like(self, value: Numbers) -> tuple[Floats, Floats]:
+    def _scale_like(self, value: Floats) -> tuple[Floats, Floats]:
         assert self.scale is not None
         mean, std = (x.reshape(-1, *(1,) * (value.ndim - 1)) for x in self.scale)
         return mean, std
@@ -105,7 +105,7 @@ def _put_together(
 ) -> Floats:
     px = whole.label_px
     if not trained.predictor.dense:
-        mean = np.mean(found, 0, dtype=np.float32)
+        mean: Floats = np.stack(found).mean(0)
         return trained.numbers(mean) if trained.scale is not None else mean
     rows, columns = (n * px for n in whole.extent)
     flat = [f.reshape(-1, *f.shape[-2:]) for f in found]

@@ -71,9 +71,9 @@ class Run:
         """Rows of one encoder on one task, for the protocols that have none yet."""
         if task.config.part == "context" and subject.role == "raw":
             return
-        probes = [p for p in task.probes if not self._done(task, p, subject, seed)]
+        probes = [p for p in task.probes if not self.done(task, p, subject, seed)]
         majority = Subject(MAJORITY, subject.encoder, MAJORITY)
-        wants_majority = bool(task.probes) and subject.role == "raw" and not self._done(task, MAJORITY, majority, seed)
+        wants_majority = bool(task.probes) and subject.role == "raw" and not self.done(task, MAJORITY, majority, seed)
         if probes or wants_majority:
             self._probe(subject, task, seed, probes, majority if wants_majority else None)
 
@@ -119,7 +119,7 @@ class Run:
             return [predict_logistic(rows, target, metric, suite.logistic)]
         return [predict_ridge(rows, target, metric, suite.ridge)]
 
-    def _done(self, task: Task, protocol: str, subject: Subject, seed: int) -> bool:
+    def done(self, task: Task, protocol: str, subject: Subject, seed: int) -> bool:
         config = task.config_sha256(self.suite, protocol)
         self.configs.add(config)
         sha = "" if subject.role == MAJORITY else self.weights_of(subject)
@@ -193,14 +193,18 @@ class Run:
 
     def _write(self, subject: Subject, task: Task, found: Sequence[Prediction], shown: Shown, target: Target) -> None:
         """Score predictions, append their rows and a log of how they came about."""
-        name = f"{task.name}-{found[-1].protocol}-{subject.name}-seed{shown.seed}-{shown.weights_sha256[:8]}.json"
-        log = self.out_dir / "logs" / name
+        log = self.log_of(task, found[-1].protocol, subject, shown.seed)
         write_log(log, subject, found, shown, target)
         rows: list[ResultRow] = []
         for p in found:
             settings = task.settings(self.suite, p.protocol)
             rows += make_rows(subject, p, shown, self.suite.bootstrap, settings, log)
         self.append(rows)
+
+    def log_of(self, task: Task, protocol: str, subject: Subject, seed: int) -> Path:
+        """Where the log of one encoder's answers lies."""
+        sha = "" if subject.role == MAJORITY else self.weights_of(subject)
+        return self.out_dir / "logs" / f"{task.name}-{protocol}-{subject.name}-seed{seed}-{sha[:8]}.json"
 
     def append(self, rows: Sequence[ResultRow]) -> None:
         """Add rows to the file, those that are not there yet."""

@@ -13,6 +13,7 @@ from skyframe.evaluate.baselines import RawPixels
 from skyframe.evaluate.features import Group
 from skyframe.evaluate.protocol import ResultRow, Subject, write_parquet
 from skyframe.evaluate.run import Run
+from skyframe.evaluate.run_heads import score_heads
 from skyframe.evaluate.task import Task, open_tasks
 from skyframe.spec import InputError
 
@@ -70,6 +71,7 @@ def evaluate(
         for task in tasks.values():
             for subject in everyone:
                 run.score(subject, task, seed)
+                score_heads(run, subject, task, seed)
             run.forget()
     rows = _current(run, tasks, everyone)
     if run.num_new:

@@ -43,6 +43,8 @@ class Task:
         """Everything of a suite that bears on a score of this task under a protocol."""
         family = protocol.split("_")[0]
         numbers = getattr(suite, family, None)
+        if protocol in self.heads:
+            family, numbers = protocol, suite.training(protocol)
         task = dataclasses.asdict(dataclasses.replace(self.config, root="", protocols=(), metrics=self.metrics))
         return {
             "task": task,
@@ -75,6 +77,6 @@ def open_tasks(suite: Suite, data: Path | None) -> dict[str, Task]:
             found = open_dataset(config.benchmark, dataset_root(config, data, where))
             dataset = limited(with_validation(found), config, where)
             kind, fingerprint = dataset.kind, digest(dataset_fingerprint(dataset))
-        metrics, protocols = check_kind(config, kind, suite.protocols, where)
-        made[name] = Task(name, config, kind, metrics, tuple(protocols), dataset, fingerprint)
+        metrics, protocols = check_kind(suite, config, kind, where)
+        made[name] = Task(name, config, kind, metrics, protocols, dataset, fingerprint)
     return made

@@ -26,7 +26,7 @@ from skyframe.evaluate.crops import Reader, Whole, ahead, joined, training_crop
 from skyframe.evaluate.dataset import Dataset, Item
 from skyframe.evaluate.features import device_of, to_device
 from skyframe.evaluate.fit import Fit
-from skyframe.evaluate.head_steps import Steps, rate, read_state, write_state
+from skyframe.evaluate.head_steps import Steps, plateau, rate, read_state, write_state
 from skyframe.evaluate.heads import build_head, build_pooled
 from skyframe.evaluate.layer_decay import parameter_groups, tunable_names
 from skyframe.evaluate.measure import value_of
@@ -206,7 +206,9 @@ class _Run:
         key = self.train[number].key
         made = training_crop(whole, self.trained.side, self.config, self.seed, self.epoch, key)
         if self.trained.scale is not None:
-            made = dataclasses.replace(made, targets={"value": self.trained.standardised(made.targets["value"])})
+            made = dataclasses.replace(
+                made, targets={"value": self.trained.standardised(made.targets["value"].astype(np.float32))}
+            )
         return dataclasses.replace(made, index=number)
 
     def _step(self, batch: Batch, size: int, step: int, trains: bool) -> float:
@@ -227,6 +229,11 @@ class _Run:
                 "or check the encoder's features"
             )
         loss.backward()  # type: ignore[no-untyped-call]
+        if trains and all(p.grad is None for p in self.parameters.values()):
+            raise InputError(
+                f"{self.trained.fit.dataset.name}: no gradient reaches the encoder, expected features made with "
+                "gradients; let its `encode` and `maps` run without no_grad, or set encoder: frozen"
+            )
         if config.clip_norm:
             every = [p for g in self.optimizer.param_groups for p in g["params"]]
             torch.nn.utils.clip_grad_norm_(every, config.clip_norm)
@@ -240,12 +247,9 @@ class _Run:
         gain = gain if math.isfinite(gain) else -math.inf
         if not self.best or gain > self.best["gain"]:
             self.best = {"gain": gain, "score": score, "epoch": float(self.epoch), "weights": self._weights()}
-            self.waited = min(self.waited, 0)
-            return
-        factor, patience, rest = self.config.plateau
-        self.waited += 1
-        if self.config.schedule == "plateau" and self.waited > patience:
-            self.fall, self.waited = self.fall * factor, -rest
+        if self.config.schedule == "plateau":
+            better = self.best["epoch"] == self.epoch
+            self.fall, self.waited = plateau(self.fall, self.waited, better, self.config.plateau)
 
     def _weights(self) -> dict[str, dict[str, torch.Tensor]]:
         head = self.trained.predictor.head.state_dict()

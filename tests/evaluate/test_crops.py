@@ -75,3 +75,10 @@ def test_what_is_made_ahead_comes_in_order_and_its_errors_arrive():
     assert list(ahead(lambda i: i, 0)) == []
     with pytest.raises(ZeroDivisionError):
         list(ahead(lambda i: 1 // (1 - i), 3))
+
+
+def test_a_map_of_numbers_is_unknown_beyond_the_edge():
+    data = dataset("map", side=6)
+    fitted = fit(data, contract())
+    found = training_crop(Reader(fitted, fitted.read)(data.items[0]), 8, PLAIN, 0).targets["value"]
+    assert found.shape == (1, 8, 8) and np.isfinite(found[:, :6, :6]).all() and np.isnan(found[:, 6:]).all()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from skyframe.config.heads import PRESETS, HeadTraining
-from skyframe.evaluate.head_steps import Steps, rate, read_state, write_state
+from skyframe.evaluate.head_steps import Steps, plateau, rate, read_state, write_state
 from skyframe.spec import InputError
 
 
@@ -38,3 +38,21 @@ def test_a_state_comes_back_and_nothing_lies_beside_it(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match="delete the file"):
         read_state(path, torch.device("cpu"))
+
+
+def test_a_plateau_is_torchs():
+    rng = torch.Generator().manual_seed(0)
+    scores = torch.rand(60, generator=rng).cumsum(0).clamp(max=12).tolist()
+    weight = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, "max", factor=0.2, patience=2, cooldown=10, threshold=0.0
+    )
+    fall, waited, best, falls = 1.0, 0, -1.0, []
+    for score in scores:
+        reference.step(score)
+        fall, waited = plateau(fall, waited, score > best, (0.2, 2, 10))
+        best = max(best, score)
+        assert fall == pytest.approx(optimizer.param_groups[0]["lr"])
+        falls.append(fall)
+    assert len(set(falls)) > 2

@@ -163,6 +163,14 @@ def test_the_best_epoch_on_validation_is_kept():
     assert f"rmse={min(r['rmse'] for r in lowest.history):.4f}" in lowest.chosen
 
 
+class Blind(Pixels):
+    """An encoder that never gives gradients."""
+
+    @torch.no_grad()
+    def encode(self, batch):
+        return super().encode(batch)
+
+
 def test_what_cannot_be_trained_is_refused(tmp_path):
     data = dataset("pixel", num=4)
     fitted = fit(data, contract())
@@ -170,6 +178,8 @@ def test_what_cannot_be_trained_is_refused(tmp_path):
         train_head(Pixels(contract()), fitted, {"train": []}, QUICK)
     with pytest.raises(InputError, match="has no weights to train"):
         train_head(object(), fitted, parts(data), dataclasses.replace(QUICK, encoder="tunable"))
+    with pytest.raises(InputError, match="no gradient reaches the encoder"):
+        train_head(Blind(contract()), fitted, parts(data), dataclasses.replace(QUICK, encoder="tunable"))
     config = dataclasses.replace(QUICK, epochs=1)
     train_head(Pixels(contract()), fitted, parts(data), config, folder=tmp_path)
     next(tmp_path.iterdir()).write_bytes(b"torn")
