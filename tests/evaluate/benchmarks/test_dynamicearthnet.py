@@ -8,7 +8,7 @@ from skyframe.calendar import day_of
 from skyframe.evaluate.benchmarks import open_dataset
 from skyframe.evaluate.benchmarks.dynamicearthnet import S2
 from skyframe.spec import InputError
-from tests.evaluate.layouts.damage import empty, garbage, remove, told, truncate
+from tests.evaluate.layouts.damage import assert_told, cut, empty, remove, scribble
 from tests.evaluate.layouts.dynamicearthnet import AREAS, DAYS, ZONE, write_dynamicearthnet
 from tests.evaluate.layouts.rasters import noise, write_tif
 
@@ -110,8 +110,8 @@ FRAME, MASK = (
     [
         (remove, FRAME, "2018-01-05.tif is missing, expected by test item 4127_2991_13/2018-01"),
         (empty, MASK, "2018_01_01.tif has 0 bytes"),
-        (truncate, FRAME, "2018-01-05.tif: not a readable raster"),
-        (garbage, MASK, "2018_01_01.tif: not a readable raster"),
+        (cut, FRAME, "2018-01-05.tif: not a readable raster"),
+        (scribble, MASK, "2018_01_01.tif: not a readable raster"),
         (lambda p: write_tif(p, noise(3, 8, 8)), FRAME, "an image [3, 8, 8], expected 4 bands"),
         (lambda p: write_tif(p, noise(4, 8, 9)), FRAME, "8 x 9 pixels, expected 8 x 8"),
         (lambda p: write_tif(p, np.zeros((7, 9, 8), np.uint8)), MASK, "9 x 8 pixels, expected 8 x 8"),
@@ -130,7 +130,7 @@ FRAME, MASK = (
 def test_damage_is_told(whole, tmp_path, harm, file, sentence):
     root = shutil.copytree(whole, tmp_path / "set")
     harm(root / file)
-    assert sentence in told(NAME, root)
+    assert_told(NAME, root, sentence)
 
 
 @pytest.mark.parametrize(

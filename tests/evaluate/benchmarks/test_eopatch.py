@@ -7,7 +7,7 @@ import pytest
 from skyframe.calendar import date_of
 from skyframe.evaluate.benchmarks import open_dataset
 from skyframe.spec import InputError
-from tests.evaluate.layouts.damage import garbage, remove
+from tests.evaluate.layouts.damage import remove, scribble
 
 NAME = "eopatch-land-cover"
 
@@ -38,7 +38,7 @@ def test_windows_of_dated_scenes_and_flagged_ndvi(shared_dir):
     ("harm", "file", "sentence"),
     [
         (remove, "TestEOPatch/mask_timeless/LULC.npy", "LULC.npy: no such file"),
-        (garbage, "TestEOPatch/data/NDVI.npy", "NDVI.npy: begins with"),
+        (scribble, "TestEOPatch/data/NDVI.npy", "NDVI.npy: begins with"),
         (remove, "REFERENCE_SCENES.npy", "REFERENCE_SCENES.npy: no such file"),
         (lambda p: np.save(p, np.load(p)[:, :99]), "REFERENCE_SCENES.npy", "has shape (5, 99, 100, 13)"),
         (lambda p: p.write_text("[]"), "TestEOPatch/timestamps.json", "timestamps.json has no dates"),

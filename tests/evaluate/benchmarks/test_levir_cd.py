@@ -6,7 +6,7 @@ import pytest
 from skyframe.calendar import DAY_UNKNOWN
 from skyframe.evaluate.benchmarks import open_dataset
 from skyframe.spec import InputError
-from tests.evaluate.layouts.damage import empty, garbage, remove, told, truncate
+from tests.evaluate.layouts.damage import assert_told, cut, empty, remove, scribble
 from tests.evaluate.layouts.rasters import noise, write_png
 
 
@@ -54,8 +54,8 @@ def test_layout_fixtures_are_read(shared_dir):
         (remove, "label/test_1.png", "label/test_1.png is missing, expected by test item test/test_1"),
         (remove, "A/test_1.png", "A/test_1.png is missing"),
         (empty, "B/test_1.png", "B/test_1.png has 0 bytes"),
-        (truncate, "B/test_1.png", "B/test_1.png: not a readable image"),
-        (garbage, "label/test_1.png", "label/test_1.png: not a readable image"),
+        (cut, "B/test_1.png", "B/test_1.png: not a readable image"),
+        (scribble, "label/test_1.png", "label/test_1.png: not a readable image"),
         (lambda p: write_png(p, noise(3, 8, 9)), "B/test_1.png", "8 x 9 pixels, expected 8 x 8"),
         (lambda p: write_png(p, noise(7, 8)), "label/test_1.png", "7 x 8 pixels, expected 8 x 8"),
         (lambda p: shutil.rmtree(p), "", "no image of part test"),
@@ -64,7 +64,7 @@ def test_layout_fixtures_are_read(shared_dir):
 def test_damage_is_told(tmp_path, harm, file, sentence):
     root = write_levir(tmp_path)
     harm(root / "test" / file)
-    assert sentence in told("levir-cd", root)
+    assert_told("levir-cd", root, sentence)
 
 
 def test_another_folder_is_named(tmp_path):

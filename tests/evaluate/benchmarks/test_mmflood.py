@@ -5,7 +5,7 @@ import pytest
 
 from skyframe.evaluate.benchmarks import open_dataset
 from skyframe.spec import InputError
-from tests.evaluate.layouts.damage import empty, garbage, remove, told, truncate
+from tests.evaluate.layouts.damage import assert_told, cut, empty, remove, scribble
 from tests.evaluate.layouts.rasters import noise, write_text, write_tif
 
 EVENTS = '{"EMSR1": {"subset": "train", "lat": 45.8, "lon": 14.5}, "EMSR2": {"subset": "test", "lat": -1, "lon": 30}}'
@@ -59,8 +59,8 @@ PLACE, TILE = "activations/EMSR2-0", "EMSR2-0.tif"
         (remove, f"{PLACE}/mask/{TILE}", "mask/EMSR2-0.tif is missing, expected by test item EMSR2-0/EMSR2-0"),
         (remove, f"{PLACE}/s1_raw/{TILE}", "s1_raw/EMSR2-0.tif is missing"),
         (empty, f"{PLACE}/DEM/{TILE}", "DEM/EMSR2-0.tif has 0 bytes"),
-        (truncate, f"{PLACE}/s1_raw/{TILE}", "s1_raw/EMSR2-0.tif: not a readable raster"),
-        (garbage, f"{PLACE}/mask/{TILE}", "mask/EMSR2-0.tif: not a readable raster"),
+        (cut, f"{PLACE}/s1_raw/{TILE}", "s1_raw/EMSR2-0.tif: not a readable raster"),
+        (scribble, f"{PLACE}/mask/{TILE}", "mask/EMSR2-0.tif: not a readable raster"),
         (lambda p: write_tif(p, np.zeros((6, 7), np.float32)), f"{PLACE}/mask/{TILE}", "6 x 7 pixels, expected 6 x 8"),
         (lambda p: write_tif(p, np.full((6, 8), 2, np.uint8)), f"{PLACE}/mask/{TILE}", "48 pixels of value 2"),
         (shutil.rmtree, PLACE, "no tile of 1 events that activations.json names, such as EMSR2"),
@@ -73,7 +73,7 @@ PLACE, TILE = "activations/EMSR2-0", "EMSR2-0.tif"
 def test_damage_is_told(whole, tmp_path, harm, file, sentence):
     root = shutil.copytree(whole, tmp_path / "set")
     harm(root / file)
-    assert sentence in told("mmflood", root)
+    assert_told("mmflood", root, sentence)
 
 
 def test_another_folder_is_named(tmp_path):

@@ -9,7 +9,7 @@ from skyframe.calendar import DAY_UNKNOWN, day_of
 from skyframe.evaluate.benchmarks import open_dataset
 from skyframe.evaluate.files import unpack
 from skyframe.spec import InputError
-from tests.evaluate.layouts.damage import empty, garbage, remove, told, truncate
+from tests.evaluate.layouts.damage import assert_told, cut, empty, remove, scribble
 from tests.evaluate.layouts.pastis import write_pastis
 from tests.evaluate.layouts.rasters import noise, write_npy
 
@@ -81,8 +81,8 @@ META, S2, MASK = "metadata.geojson", "DATA_S2/S2_10005.npy", "ANNOTATIONS/TARGET
     [
         (remove, MASK, "TARGET_10005.npy is missing, expected by test item 10005"),
         (empty, S2, "S2_10005.npy has 0 bytes"),
-        (truncate, S2, "S2_10005.npy: not a readable array"),
-        (garbage, MASK, "TARGET_10005.npy: not a readable array"),
+        (cut, S2, "S2_10005.npy: not a readable array"),
+        (scribble, MASK, "TARGET_10005.npy: not a readable array"),
         (lambda p: np.save(p, np.array([{"a": 1}])), S2, "S2_10005.npy: not a readable array of numbers"),
         (lambda p: write_npy(p, noise(3, 9, 8, 8)), S2, "an array [3, 9, 8, 8], expected [T, 10, H, W]"),
         (lambda p: write_npy(p, noise(2, 10, 8, 8)), S2, "2 images but 3 dates-S2 in metadata.geojson"),
@@ -92,14 +92,14 @@ META, S2, MASK = "metadata.geojson", "DATA_S2/S2_10005.npy", "ANNOTATIONS/TARGET
         (change(Fold=None), META, "entry 4 of metadata.geojson lacks ID_PATCH, Fold or a shape"),
         (change(**{"dates-S2": {"0": 20181301}}), META, "1 series have no dates in"),
         (change(ID_PATCH=7), META, "S2_7.npy is missing"),
-        (truncate, META, "metadata.geojson: not valid JSON"),
+        (cut, META, "metadata.geojson: not valid JSON"),
         (lambda p: p.write_text('{"type": "Feature"}'), META, "is not GeoJSON of features"),
     ],
 )
 def test_damage_is_told(whole, tmp_path, harm, file, sentence):
     root = shutil.copytree(whole, tmp_path / "set")
     harm(root / file)
-    assert sentence in told("pastis-r", root)
+    assert_told("pastis-r", root, sentence)
 
 
 def test_another_folder_is_named(tmp_path):

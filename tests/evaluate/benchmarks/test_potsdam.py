@@ -3,7 +3,7 @@ import pytest
 
 from skyframe.evaluate.benchmarks import open_dataset, potsdam
 from skyframe.spec import InputError
-from tests.evaluate.layouts.damage import empty, garbage, remove, told, truncate
+from tests.evaluate.layouts.damage import assert_told, cut, empty, remove, scribble
 from tests.evaluate.layouts.potsdam import write_potsdam
 from tests.evaluate.layouts.rasters import noise, write_tif
 
@@ -56,8 +56,8 @@ MASK, IMAGE = "5_Labels_all/top_potsdam_5_15_label.tif", "4_Ortho_RGBIR/top_pots
     [
         (remove, MASK, "top_potsdam_5_15_label.tif is missing, expected by test item 5_15"),
         (empty, IMAGE, "top_potsdam_5_15_RGBIR.tif has 0 bytes"),
-        (garbage, IMAGE, "top_potsdam_5_15_RGBIR.tif: not a readable raster"),
-        (truncate, IMAGE, "top_potsdam_5_15_RGBIR.tif: not a readable raster"),
+        (scribble, IMAGE, "top_potsdam_5_15_RGBIR.tif: not a readable raster"),
+        (cut, IMAGE, "top_potsdam_5_15_RGBIR.tif: not a readable raster"),
         (lambda p: write_tif(p, noise(3, 24, 19)), MASK, "an image of 4 x 24 x 20 and a mask of 3 x 24 x 19"),
         (lambda p: write_tif(p, noise(3, 24, 20)), MASK, " pixels of colours that are no class"),
         (lambda p: p.rename(p.with_name("top_potsdam_9_9_RGBIR.tif")), IMAGE, "9_9_RGBIR.tif is none of the 38"),
@@ -66,7 +66,7 @@ MASK, IMAGE = "5_Labels_all/top_potsdam_5_15_label.tif", "4_Ortho_RGBIR/top_pots
 def test_damage_is_told(tmp_path, harm, file, sentence):
     root = write_potsdam(tmp_path)
     harm(root / file)
-    assert sentence in told("potsdam", root)
+    assert_told("potsdam", root, sentence)
 
 
 def test_another_folder_is_named(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 
 from skyframe.evaluate.benchmarks import open_dataset
 from skyframe.spec import InputError
-from tests.evaluate.layouts.damage import empty, garbage, remove, told, truncate
+from tests.evaluate.layouts.damage import assert_told, cut, empty, remove, scribble
 from tests.evaluate.layouts.rasters import noise, write_tif
 from tests.evaluate.layouts.sen1floods11 import write_sen1floods11
 
@@ -49,8 +49,8 @@ CHIP = "USA_5"
         (remove, f"LabelHand/{CHIP}_LabelHand.tif", "USA_5_LabelHand.tif is missing, expected by test item USA_5"),
         (remove, f"S1Hand/{CHIP}_S1Hand.tif", "USA_5_S1Hand.tif is missing"),
         (empty, f"S2Hand/{CHIP}_S2Hand.tif", "USA_5_S2Hand.tif has 0 bytes"),
-        (truncate, f"S2Hand/{CHIP}_S2Hand.tif", "USA_5_S2Hand.tif: not a readable raster"),
-        (garbage, f"LabelHand/{CHIP}_LabelHand.tif", "USA_5_LabelHand.tif: not a readable raster"),
+        (cut, f"S2Hand/{CHIP}_S2Hand.tif", "USA_5_S2Hand.tif: not a readable raster"),
+        (scribble, f"LabelHand/{CHIP}_LabelHand.tif", "USA_5_LabelHand.tif: not a readable raster"),
         (lambda p: write_tif(p, noise(8, 7)), f"LabelHand/{CHIP}_LabelHand.tif", "pixels of value"),
         (lambda p: write_tif(p, np.zeros((8, 7), np.int16)), f"LabelHand/{CHIP}_LabelHand.tif", "8 x 7 pixels, exp"),
         (lambda p: write_tif(p, noise(12, 8, 8)), f"S2Hand/{CHIP}_S2Hand.tif", "12 bands, expected 13 of Level-1C"),
@@ -63,7 +63,7 @@ CHIP = "USA_5"
 def test_damage_is_told(whole, tmp_path, harm, file, sentence):
     root = shutil.copytree(whole, tmp_path / "set")
     harm(root / file)
-    assert sentence in told("sen1floods11", root)
+    assert_told("sen1floods11", root, sentence)
 
 
 def test_another_folder_is_named(tmp_path):
