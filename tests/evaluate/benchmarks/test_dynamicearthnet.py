@@ -124,6 +124,11 @@ FRAME, MASK = (
             "split_info/splits.csv",
             "line 8: no part, area and",
         ),
+        (
+            lambda p: p.write_text(p.read_text().replace(",labels/4127", ",../labels/4127", 1)),
+            "split_info/splits.csv",
+            "line 8: a path leads out of",
+        ),
         (lambda p: p.write_text("split,label_path\n"), "split_info/splits.csv", "no column planet_path, year_month"),
     ],
 )
@@ -136,6 +141,11 @@ def test_damage_is_told(whole, tmp_path, harm, file, sentence):
 @pytest.mark.parametrize(
     ("harm", "file", "sentence"),
     [
+        (
+            lambda p: p.write_text("/1311_3077_13 /../y 2018-01\n"),
+            "val.txt",
+            "has a line '/1311_3077_13 /../y 2018-01'",
+        ),
         (empty, "val.txt", "val.txt: 0 bytes"),
         (remove, "val.txt", "val.txt: no such file"),
         (

@@ -91,6 +91,7 @@ META, S2, MASK = "metadata.geojson", "DATA_S2/S2_10005.npy", "ANNOTATIONS/TARGET
         (change(Fold=6), META, "patch 10005 is of fold 6, expected 1 to 5"),
         (change(Fold=None), META, "entry 4 of metadata.geojson lacks ID_PATCH, Fold or a shape"),
         (change(**{"dates-S2": {"0": 20181301}}), META, "1 series have no dates in"),
+        (change(ID_PATCH="../7"), META, "patch '../7' leads out of"),
         (change(ID_PATCH=7), META, "S2_7.npy is missing"),
         (cut, META, "metadata.geojson: not valid JSON"),
         (lambda p: p.write_text('{"type": "Feature"}'), META, "is not GeoJSON of features"),

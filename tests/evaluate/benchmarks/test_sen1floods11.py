@@ -56,6 +56,7 @@ CHIP = "USA_5"
         (lambda p: write_tif(p, noise(12, 8, 8)), f"S2Hand/{CHIP}_S2Hand.tif", "12 bands, expected 13 of Level-1C"),
         (lambda p: p.write_text("Peru_9_S1Hand.tif,x\n"), "flood_test_data.csv", "Peru_9_LabelHand.tif is missing"),
         (lambda p: p.write_text("Ghana_1_S1Hand.tif,x\n"), "flood_test_data.csv", "1 chips stand in more than one"),
+        (lambda p: p.write_text("../../x_S1Hand.tif,x\n"), "flood_test_data.csv", "a list names '../../x', expected"),
         (empty, "flood_valid_data.csv", "flood_valid_data.csv: 0 bytes"),
         (remove, "flood_valid_data.csv", "no flood_valid_data.csv in"),
     ],
