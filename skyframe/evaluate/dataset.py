@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
 
 from skyframe.evaluate.protocol import digest
@@ -140,3 +140,9 @@ def read_or_tell(name: str, read: Callable[[], T], instead: T, problems: list[st
     except InputError as error:
         problems.append(f"{name}: {error}")
         return instead
+
+
+def leads_out(text: str) -> bool:
+    """Whether a path that a list names would leave the folder that it is joined to."""
+    path = PurePosixPath(text.replace("\\", "/"))
+    return path.is_absolute() or ".." in path.parts

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from skyframe.evaluate.dataset import PARTS, hashed_part, read_or_tell
+from skyframe.evaluate.dataset import PARTS, hashed_part, leads_out, read_or_tell
 from skyframe.evaluate.files import read_lines, read_table
 
 LISTS = "dynnet_training_splits"
@@ -63,10 +63,11 @@ def _listed_labels(name: str, root: Path, problems: list[str]) -> list[tuple[str
         for line in read_or_tell(name, partial(read_lines, path), no_lines, problems):
             columns = line.split()
             area = AREA.search(columns[0])
-            if area is None or len(columns) != 3 or not YEAR_MONTH.fullmatch(columns[2]):
+            label = columns[1].lstrip("/") if len(columns) == 3 else ".."
+            if area is None or leads_out(label) or not YEAR_MONTH.fullmatch(columns[2]):
                 problems.append(f"{name}: {path} has a line {line[:60]!r}, expected image folder, label and month")
             else:
-                labels.append((part, area[0], columns[2], root / columns[1].lstrip("/")))
+                labels.append((part, area[0], columns[2], root / label))
     return labels
 
 
@@ -100,9 +101,13 @@ def _table_rows(name: str, root: Path, table: Path) -> tuple[list[Row], str, lis
             continue
         if entry.get("missing_label", "").lower() == "true":
             continue
-        made = [r for r in ("s2", "s1") if entry.get(f"{r}_path") and entry.get(f"missing_{r}", "").lower() != "true"]
-        composites = {r: root / entry[f"{r}_path"].lstrip("/") for r in made}
-        rows.append(Row(part, area[0], entry["year_month"], root / entry["label_path"].lstrip("/"), composites))
+        paths = {r: entry.get(r, "").lstrip("/") for r in ("label_path", "s2_path", "s1_path")}
+        if any(map(leads_out, paths.values())):
+            problems.append(f"{name}: {table}, line {line}: a path leads out of {root}, expected it below; fetch again")
+            continue
+        made = [r for r in ("s2", "s1") if paths[f"{r}_path"] and entry.get(f"missing_{r}", "").lower() != "true"]
+        composites = {r: root / paths[f"{r}_path"] for r in made}
+        rows.append(Row(part, area[0], entry["year_month"], root / paths["label_path"], composites))
     return rows, f"{table.relative_to(root)}", problems
 
 

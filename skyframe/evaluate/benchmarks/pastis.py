@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from skyframe.calendar import DAY_UNKNOWN, day_of
-from skyframe.evaluate.dataset import Dataset, Item, missing_files, read_or_tell
+from skyframe.evaluate.dataset import Dataset, Item, leads_out, missing_files, read_or_tell
 from skyframe.evaluate.files import read_json, read_npy, read_raster
 from skyframe.evaluate.imagery import DISPLAY, bands, finite, sentinel1, sentinel2, series_of
 from skyframe.evaluate.masks import classes_of_numbers, need_size
@@ -101,7 +101,9 @@ def _features(name: str, folder: Path) -> tuple[list[dict[str, Any]], list[str]]
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, ShapelyError):
             bad.append(f"{name}: entry {number} of metadata.geojson lacks ID_PATCH, Fold or a shape, expected all")
             continue
-        if about["Fold"] in PARTS_OF_FOLDS:
+        if leads_out(about["ID_PATCH"]):
+            bad.append(f"{name}: patch {about['ID_PATCH']!r} leads out of {folder}, expected a number")
+        elif about["Fold"] in PARTS_OF_FOLDS:
             good.append(about)
         else:
             bad.append(f"{name}: patch {about['ID_PATCH']} is of fold {about['Fold']}, expected 1 to 5")

@@ -12,7 +12,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from skyframe.evaluate.dataset import Dataset, Item, hashed_part, missing_files, read_or_tell
+from skyframe.evaluate.dataset import Dataset, Item, hashed_part, leads_out, missing_files, read_or_tell
 from skyframe.evaluate.files import read_lines, read_raster
 from skyframe.evaluate.imagery import S2_BANDS, finite, place_of_raster, sentinel1, sentinel2, series_of
 from skyframe.evaluate.masks import classes_of_numbers, need_size
@@ -48,6 +48,10 @@ def open_dataset(name: str, root: Path) -> Dataset:
         stems = sorted(p.name.removesuffix("_LabelHand.tif") for p in (folder / "LabelHand").glob("*_LabelHand.tif"))
         keys = [(hashed_part(s.rpartition("_")[0], name=name), s) for s in stems]
         split = "by hash of the country, 60/20/20, as the published lists are missing"
+    wild = [key for _, key in keys if leads_out(key)]
+    if wild:
+        problems.append(f"{name}: a list names {wild[0]!r}, expected names of files in S1Hand; do not trust the list")
+        keys = [(part, key) for part, key in keys if key not in wild]
     twice = len(keys) - len({key for _, key in keys})
     if twice:
         problems.append(f"{name}: {twice} chips stand in more than one list, expected each once; fetch the lists again")

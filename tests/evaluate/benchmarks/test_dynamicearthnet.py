@@ -8,7 +8,7 @@ from skyframe.calendar import day_of
 from skyframe.evaluate.benchmarks import open_dataset
 from skyframe.evaluate.benchmarks.dynamicearthnet import S2
 from skyframe.spec import InputError
-from tests.evaluate.layouts.damage import cut, empty, remove, scribble, told
+from tests.evaluate.layouts.damage import assert_told, cut, empty, remove, scribble
 from tests.evaluate.layouts.dynamicearthnet import AREAS, DAYS, ZONE, write_dynamicearthnet
 from tests.evaluate.layouts.rasters import noise, write_tif
 
@@ -124,18 +124,28 @@ FRAME, MASK = (
             "split_info/splits.csv",
             "line 8: no part, area and",
         ),
+        (
+            lambda p: p.write_text(p.read_text().replace(",labels/4127", ",../labels/4127", 1)),
+            "split_info/splits.csv",
+            "line 8: a path leads out of",
+        ),
         (lambda p: p.write_text("split,label_path\n"), "split_info/splits.csv", "no column planet_path, year_month"),
     ],
 )
 def test_damage_is_told(whole, tmp_path, harm, file, sentence):
     root = shutil.copytree(whole, tmp_path / "set")
     harm(root / file)
-    assert sentence in told(NAME, root)
+    assert_told(NAME, root, sentence)
 
 
 @pytest.mark.parametrize(
     ("harm", "file", "sentence"),
     [
+        (
+            lambda p: p.write_text("/1311_3077_13 /../y 2018-01\n"),
+            "val.txt",
+            "has a line '/1311_3077_13 /../y 2018-01'",
+        ),
         (empty, "val.txt", "val.txt: 0 bytes"),
         (remove, "val.txt", "val.txt: no such file"),
         (

@@ -1,12 +1,10 @@
-import re
-
 import numpy as np
 import pytest
 
 from skyframe.evaluate.benchmarks import open_dataset
 from skyframe.evaluate.benchmarks.isaid import CLASSES
 from skyframe.spec import InputError
-from tests.evaluate.layouts.damage import cut, empty, remove, scribble, told
+from tests.evaluate.layouts.damage import assert_told, cut, empty, remove, scribble, told
 from tests.evaluate.layouts.isaid import write_isaid, write_isaid_crops
 from tests.evaluate.layouts.rasters import noise, write_png
 
@@ -34,7 +32,7 @@ def test_masks_may_lie_in_a_folder_of_their_own(tmp_path):
         (root / part / "semantic_masks").mkdir()
         for path in (root / part / "images").glob("*_instance_*.png"):
             path.rename(root / part / "semantic_masks" / path.name)
-    assert told("isaid", root) == ""
+    assert told("isaid", root) == []
 
 
 def test_crops_are_read_by_number_and_those_of_one_image_share_their_part(tmp_path):
@@ -58,7 +56,7 @@ MASK, IMAGE = "val/images/P0002_instance_color_RGB.png", "val/images/P0002.png"
         (empty, MASK, "P0002_instance_color_RGB.png has 0 bytes"),
         (cut, IMAGE, "P0002.png: not a readable image"),
         (scribble, MASK, "not a readable image"),
-        (remove, IMAGE, "1 masks in .*images without an image, such as P0002_instance_color_RGB.png"),
+        (remove, IMAGE, "without an image, such as P0002_instance_color_RGB.png"),
         (lambda p: write_png(p, np.zeros((3, 8, 7), np.uint8)), MASK, "8 x 7 pixels, expected 8 x 8"),
         (lambda p: write_png(p, noise(3, 8, 8)), MASK, "64 pixels of colours that are no class"),
     ],
@@ -66,8 +64,7 @@ MASK, IMAGE = "val/images/P0002_instance_color_RGB.png", "val/images/P0002.png"
 def test_damage_of_the_published_layout_is_told(tmp_path, harm, file, sentence):
     root = write_isaid(tmp_path)
     harm(root / file)
-    found = told("isaid", root)
-    assert re.search(sentence, found), found
+    assert_told("isaid", root, sentence)
 
 
 @pytest.mark.parametrize(
@@ -80,14 +77,14 @@ def test_damage_of_the_published_layout_is_told(tmp_path, harm, file, sentence):
 def test_damage_of_crops_is_told(tmp_path, pixels, sentence):
     root = write_isaid_crops(tmp_path)
     write_png(root / "ann_dir/val/P0002_0_8_0_8_instance_color_RGB.png", pixels)
-    assert sentence in told("isaid", root)
+    assert_told("isaid", root, sentence)
 
 
 def test_a_part_without_images_and_another_folder_are_named(tmp_path):
     root = write_isaid(tmp_path / "set")
     for path in (root / "val/images").iterdir():
         path.unlink()
-    assert "no image in" in told("isaid", root)
+    assert_told("isaid", root, "no image in")
     (tmp_path / "other").mkdir()
     with pytest.raises(InputError, match="neither img_dir nor train/images"):
         open_dataset("isaid", tmp_path / "other")

@@ -6,7 +6,7 @@ import pytest
 from skyframe.calendar import DAY_UNKNOWN
 from skyframe.evaluate.benchmarks import open_dataset
 from skyframe.spec import InputError
-from tests.evaluate.layouts.damage import cut, empty, remove, scribble, told
+from tests.evaluate.layouts.damage import assert_told, cut, empty, remove, scribble
 from tests.evaluate.layouts.rasters import noise, write_png
 
 
@@ -64,7 +64,7 @@ def test_layout_fixtures_are_read(shared_dir):
 def test_damage_is_told(tmp_path, harm, file, sentence):
     root = write_levir(tmp_path)
     harm(root / "test" / file)
-    assert sentence in told("levir-cd", root)
+    assert_told("levir-cd", root, sentence)
 
 
 def test_another_folder_is_named(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 
 from skyframe.evaluate.benchmarks import open_dataset
 from skyframe.spec import InputError
-from tests.evaluate.layouts.damage import cut, empty, remove, scribble, told
+from tests.evaluate.layouts.damage import assert_told, cut, empty, remove, scribble
 from tests.evaluate.layouts.rasters import noise, write_text, write_tif
 
 EVENTS = '{"EMSR1": {"subset": "train", "lat": 45.8, "lon": 14.5}, "EMSR2": {"subset": "test", "lat": -1, "lon": 30}}'
@@ -73,7 +73,7 @@ PLACE, TILE = "activations/EMSR2-0", "EMSR2-0.tif"
 def test_damage_is_told(whole, tmp_path, harm, file, sentence):
     root = shutil.copytree(whole, tmp_path / "set")
     harm(root / file)
-    assert sentence in told("mmflood", root)
+    assert_told("mmflood", root, sentence)
 
 
 def test_another_folder_is_named(tmp_path):

@@ -9,7 +9,7 @@ from skyframe.evaluate.benchmarks import open_dataset
 from skyframe.evaluate.benchmarks.oscd import CITIES
 from skyframe.evaluate.imagery import S2_BANDS
 from skyframe.spec import InputError
-from tests.evaluate.layouts.damage import cut, empty, remove, scribble, told
+from tests.evaluate.layouts.damage import assert_told, cut, empty, remove, scribble
 from tests.evaluate.layouts.oscd import ARCHIVE, write_oscd
 from tests.evaluate.layouts.rasters import noise, write_png, write_tif
 
@@ -62,14 +62,14 @@ IMAGES, LABELS = f"{ARCHIVE}Images/rio", f"{ARCHIVE}Test Labels/rio/cm/cm.png"
 def test_damage_is_told(whole, tmp_path, harm, file, sentence):
     root = shutil.copytree(whole, tmp_path / "oscd")
     harm(root / file)
-    assert sentence in told("oscd", root)
+    assert_told("oscd", root, sentence)
 
 
 def test_a_mask_of_other_numbers_and_days_that_are_not_known(tmp_path):
     root = write_oscd(tmp_path, tif_mask=True)
     write_tif(root / f"{ARCHIVE}Test Labels/rio/cm/rio-cm.tif", np.full((12, 18), 3, np.uint8))
     (root / IMAGES / "dates.txt").unlink()
-    assert "216 pixels of value 3, expected 1 and 2 for the classes 1, 2" in told("oscd", root)
+    assert_told("oscd", root, "216 pixels of value 3, expected 1 and 2 for the classes 1, 2")
     city = next(i for i in open_dataset("oscd", root).items if i.key == "rio")
     assert city.about["days"] == [DAY_UNKNOWN] * 2
 

@@ -9,7 +9,7 @@ from skyframe.calendar import DAY_UNKNOWN, day_of
 from skyframe.evaluate.benchmarks import open_dataset
 from skyframe.evaluate.files import unpack
 from skyframe.spec import InputError
-from tests.evaluate.layouts.damage import cut, empty, remove, scribble, told
+from tests.evaluate.layouts.damage import assert_told, cut, empty, remove, scribble
 from tests.evaluate.layouts.pastis import write_pastis
 from tests.evaluate.layouts.rasters import noise, write_npy
 
@@ -91,6 +91,7 @@ META, S2, MASK = "metadata.geojson", "DATA_S2/S2_10005.npy", "ANNOTATIONS/TARGET
         (change(Fold=6), META, "patch 10005 is of fold 6, expected 1 to 5"),
         (change(Fold=None), META, "entry 4 of metadata.geojson lacks ID_PATCH, Fold or a shape"),
         (change(**{"dates-S2": {"0": 20181301}}), META, "1 series have no dates in"),
+        (change(ID_PATCH="../7"), META, "patch '../7' leads out of"),
         (change(ID_PATCH=7), META, "S2_7.npy is missing"),
         (cut, META, "metadata.geojson: not valid JSON"),
         (lambda p: p.write_text('{"type": "Feature"}'), META, "is not GeoJSON of features"),
@@ -99,7 +100,7 @@ META, S2, MASK = "metadata.geojson", "DATA_S2/S2_10005.npy", "ANNOTATIONS/TARGET
 def test_damage_is_told(whole, tmp_path, harm, file, sentence):
     root = shutil.copytree(whole, tmp_path / "set")
     harm(root / file)
-    assert sentence in told("pastis-r", root)
+    assert_told("pastis-r", root, sentence)
 
 
 def test_another_folder_is_named(tmp_path):

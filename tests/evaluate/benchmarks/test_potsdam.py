@@ -3,7 +3,7 @@ import pytest
 
 from skyframe.evaluate.benchmarks import open_dataset, potsdam
 from skyframe.spec import InputError
-from tests.evaluate.layouts.damage import cut, empty, remove, scribble, told
+from tests.evaluate.layouts.damage import assert_told, cut, empty, remove, scribble
 from tests.evaluate.layouts.potsdam import write_potsdam
 from tests.evaluate.layouts.rasters import noise, write_tif
 
@@ -66,7 +66,7 @@ MASK, IMAGE = "5_Labels_all/top_potsdam_5_15_label.tif", "4_Ortho_RGBIR/top_pots
 def test_damage_is_told(tmp_path, harm, file, sentence):
     root = write_potsdam(tmp_path)
     harm(root / file)
-    assert sentence in told("potsdam", root)
+    assert_told("potsdam", root, sentence)
 
 
 def test_another_folder_is_named(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 
 from skyframe.evaluate.benchmarks import open_dataset
 from skyframe.spec import InputError
-from tests.evaluate.layouts.damage import cut, empty, remove, scribble, told
+from tests.evaluate.layouts.damage import assert_told, cut, empty, remove, scribble
 from tests.evaluate.layouts.rasters import noise, write_tif
 from tests.evaluate.layouts.sen1floods11 import write_sen1floods11
 
@@ -56,6 +56,7 @@ CHIP = "USA_5"
         (lambda p: write_tif(p, noise(12, 8, 8)), f"S2Hand/{CHIP}_S2Hand.tif", "12 bands, expected 13 of Level-1C"),
         (lambda p: p.write_text("Peru_9_S1Hand.tif,x\n"), "flood_test_data.csv", "Peru_9_LabelHand.tif is missing"),
         (lambda p: p.write_text("Ghana_1_S1Hand.tif,x\n"), "flood_test_data.csv", "1 chips stand in more than one"),
+        (lambda p: p.write_text("../../x_S1Hand.tif,x\n"), "flood_test_data.csv", "a list names '../../x', expected"),
         (empty, "flood_valid_data.csv", "flood_valid_data.csv: 0 bytes"),
         (remove, "flood_valid_data.csv", "no flood_valid_data.csv in"),
     ],
@@ -63,7 +64,7 @@ CHIP = "USA_5"
 def test_damage_is_told(whole, tmp_path, harm, file, sentence):
     root = shutil.copytree(whole, tmp_path / "set")
     harm(root / file)
-    assert sentence in told("sen1floods11", root)
+    assert_told("sen1floods11", root, sentence)
 
 
 def test_another_folder_is_named(tmp_path):

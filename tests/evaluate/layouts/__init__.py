@@ -1,1 +1,0 @@
-"""Writers of tiny data sets in the true layouts."""

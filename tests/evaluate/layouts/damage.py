@@ -43,7 +43,7 @@ def replaced(text: bytes, by: bytes) -> Damage:
     return damage
 
 
-def sentences_of(name: str, root: Path) -> list[str]:
+def told(name: str, root: Path) -> list[str]:
     """Everything that a reader says of a copy: where it refuses it, its problems, and items that cannot be read."""
     try:
         dataset = open_dataset(name, root)
@@ -58,13 +58,8 @@ def sentences_of(name: str, root: Path) -> list[str]:
     return sentences
 
 
-def told(name: str, root: Path) -> str:
-    """All of them, one a line."""
-    return "\n".join(sentences_of(name, root))
-
-
 def assert_told(name: str, root: Path, words: str) -> None:
     """Some sentence holds `words`, and all of them are one line."""
-    sentences = sentences_of(name, root)
+    sentences = told(name, root)
     assert any(words in s for s in sentences), sentences
     assert not [s for s in sentences if "\n" in s or len(s) > 600]
