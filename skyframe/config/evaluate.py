@@ -143,7 +143,7 @@ class Suite:
     linear: LinearConfig = field(default_factory=LinearConfig)
     logistic: LogisticConfig = field(default_factory=LogisticConfig)
     ridge: RidgeConfig = field(default_factory=RidgeConfig)
-    heads: dict[str, HeadTraining] = field(default_factory=dict)  # beside those of config.heads.PRESETS, or in their place
+    heads: dict[str, HeadTraining] = field(default_factory=dict)  # beside those of heads.PRESETS, or in their place
     detectors: dict[str, DetectionConfig] = field(default_factory=lambda: {"detector": DetectionConfig()})
     bootstrap: int = 1000  # resamples of the test clusters for the 95 % interval
     batch_size: int = 32  # samples per forward pass
@@ -231,7 +231,8 @@ def check_kind(suite: Suite, task: TaskConfig, kind: str, where: str) -> tuple[t
     chosen = tuple(p for p in task.protocols or suite.protocols if p in known)
     if wrong or not chosen:
         raise InputError(
-            f"{where}: protocols {list(task.protocols or suite.protocols)}, expected some of {', '.join(known)} ({kind})"
+            f"{where}: protocols {list(task.protocols or suite.protocols)}, expected some of {', '.join(known)} "
+            f"({kind})"
         )
     return task.metrics or METRICS[kind][:1], chosen
 

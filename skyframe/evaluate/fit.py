@@ -29,8 +29,8 @@ Statistics = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
 """Mean and standard deviation per band of a data set's modality, in its units."""
 
 SAME = {
-    "red": "B04", "green": "B03", "blue": "B02", "nir": "B08",
-    "B04": "red", "B03": "green", "B02": "blue", "B08": "nir",
+    "red": "B04", "green": "B03", "blue": "B02", "nir": "B08", "swir1": "B11", "swir2": "B12",
+    "B04": "red", "B03": "green", "B02": "blue", "B08": "nir", "B11": "swir1", "B12": "swir2",
 }  # fmt: skip
 """Bands that stand for each other between sensors of other names."""
 GREY = ("ir",)
@@ -39,7 +39,7 @@ FIRST_DAY, LAST_DAY = day_of(date(1972, 7, 23)), day_of(date(2040, 1, 1))
 """From Landsat-1 on; days counted from 1970 by mistake lie beyond the end."""
 HOSTS = {
     "rgb": ("hr", "rgb", "s2"), "planet": ("hr", "planet", "s2"), "spot": ("hr", "spot", "s2"),
-    "ir": ("ir", "hr"), "hr": ("hr", "s2"), "s2": ("s2",), "s1": ("s1",), "l8": ("l8", "s2"), "l5": ("l5", "s2"),
+    "ir": ("ir", "hr"), "hr": ("hr", "s2"), "s2": ("s2", "hr"), "s1": ("s1",), "l8": ("l8", "s2"), "l5": ("l5", "s2"),
 }  # fmt: skip
 """What modality of an encoder a data set's modality may become, first match first; by its own name otherwise."""
 

@@ -120,6 +120,7 @@ class Run:
         return [predict_ridge(rows, target, metric, suite.ridge)]
 
     def done(self, task: Task, protocol: str, subject: Subject, seed: int) -> bool:
+        """Whether all rows of one encoder under a protocol stand in the file."""
         config = task.config_sha256(self.suite, protocol)
         self.configs.add(config)
         sha = "" if subject.role == MAJORITY else self.weights_of(subject)

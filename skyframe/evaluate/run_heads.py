@@ -26,7 +26,7 @@ from skyframe.evaluate.probes.detect import score_detector, train_detector
 from skyframe.evaluate.protocol import Subject
 from skyframe.evaluate.record import Shown, make_rows, write_head_log
 from skyframe.evaluate.run import Run
-from skyframe.evaluate.samples_picture import picture_of
+from skyframe.evaluate.samples_picture import look_of
 from skyframe.evaluate.scoring import Prediction
 from skyframe.evaluate.task import Task
 from skyframe.evaluate.train_head import train_head
@@ -73,9 +73,7 @@ def score_heads(run: Run, subject: Subject, task: Task, seed: int) -> None:
 def _trained_on(dataset: Dataset, items: list[Any]) -> Dataset:
     """The data set without the training items that carry no label."""
     kept = {i.key for i in items}
-    return dataclasses.replace(
-        dataset, items=tuple(i for i in dataset.items if i.part != "train" or i.key in kept)
-    )
+    return dataclasses.replace(dataset, items=tuple(i for i in dataset.items if i.part != "train" or i.key in kept))
 
 
 def _train(
@@ -87,12 +85,11 @@ def _train(
     if not config.metric and task.metrics[0] not in ("top1", "top5"):
         config = dataclasses.replace(config, metric=task.metrics[0])
     parts = {part: fit.dataset.part(part) for part in ("train", "val")}
-    trained = train_head(
-        subject.encoder, fit, parts, config, seed, run.out_dir / "heads", read, run.show_progress
-    )
+    trained = train_head(subject.encoder, fit, parts, config, seed, run.out_dir / "heads", read, run.show_progress)
     measure = measure_items(trained, fit.dataset.part("test"), show_progress=run.show_progress)
     counts = measure.counts if isinstance(measure, ConfusionMeasure) else np.empty(0)
-    validation = {f"epoch={int(h['epoch'])}": v for h in trained.history for k, v in h.items() if k not in ("epoch", "loss")}
+    scores = [{k: v for k, v in row.items() if k not in ("epoch", "loss")} for row in trained.history]
+    validation = {f"epoch={i}": v for i, row in enumerate(scores, 1) for v in row.values()}
     how = f"head={config.head.kind} encoder={config.encoder} lr={config.lr:g}"
     values = measure.scores(task.metrics[0], np.eye(measure.num_clusters, dtype=np.int64))
     prediction = Prediction(protocol, values, measure, f"{trained.chosen} {how}", "epochs", validation, False)
@@ -110,7 +107,8 @@ def _maps(trained: Trained, fit: Fit, protocol: str, log: Path, classes: tuple[s
     names = []
     items = fit.dataset.part("test")[:MAPS]
     for number, (item, truth, scores) in enumerate(predict(trained, items)):
-        picture = picture_of(fit.dataset, fit.dataset.read(item))
+        name, sample = next(iter(fit.matches)), fit.dataset.read(item)
+        picture = look_of(sample.series[name], fit.dataset.modalities[name], 0) if name in sample.series else None
         found = PredictedMap(item.key, protocol, truth.astype(np.int64), scores.argmax(0), classes, picture)
         names.append(write_map(log.with_name(f"{log.stem}-map{number}.npz"), found))
     return names
