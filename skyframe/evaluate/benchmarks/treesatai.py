@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from skyframe.calendar import DAY_UNKNOWN
 from skyframe.evaluate.dataset import PARTS, Dataset, Item, missing_files
-from skyframe.evaluate.files import raster_shape, read_h5, read_json, read_lines, read_raster
+from skyframe.evaluate.files import raster_shape, read_json, read_lines, read_raster
+from skyframe.evaluate.hdf5 import read_h5
 from skyframe.evaluate.imagery import product_day, rgb, sentinel1, sentinel2, series_of
 from skyframe.sample import Sample, Series
 from skyframe.spec import InputError
@@ -134,7 +135,7 @@ def _read_many(item: Item) -> Sample:
             )
     clear: NDArray[np.bool_] = np.all(found["sen-2-masks"][:, :2] <= MAX_PROBABILITY, axis=1)
     passes = [_dated(path, sensor, found) for sensor in ("sen-1-asc", "sen-1-des")]
-    return _sample(item, {"s2": _dated(path, "sen-2", found, clear), "s1": _joined(passes)})
+    return _sample(item, {"s2": _joined([_dated(path, "sen-2", found, clear)]), "s1": _joined(passes)})
 
 
 def _dated(path: Path, sensor: str, found: dict[str, NDArray[Any]], clear: NDArray[np.bool_] | None = None) -> Series:
@@ -153,7 +154,7 @@ def _dated(path: Path, sensor: str, found: dict[str, NDArray[Any]], clear: NDArr
 
 
 def _joined(passes: Sequence[Series]) -> Series:
-    """Both orbits' passes in one series, in order of days."""
+    """Passes of one or both orbits in one series, in order of days."""
     values, valid, days = (np.concatenate([getattr(p, k) for p in passes]) for k in ("values", "valid", "day"))
     order = np.argsort(days, kind="stable")
     return series_of(values[order], days[order], valid[order])
