@@ -22,7 +22,7 @@ from skyframe.evaluate.benchmarks.class_folders import (
     with_parts,
 )
 from skyframe.evaluate.dataset import Dataset, Item, missing_files, need_folder
-from skyframe.evaluate.files import raster_shape, read_raster
+from skyframe.evaluate.files import read_raster
 from skyframe.evaluate.imagery import image_sample, sentinel2
 from skyframe.sample import Sample
 from skyframe.spec import InputError
@@ -61,8 +61,9 @@ def open_dataset(name: str, root: Path) -> Dataset:
 
 def _read(item: Item) -> Sample:
     path = item.files["image"]
-    count, *shape = raster_shape(path)
+    pixels = read_raster(path)
+    count, *shape = pixels.shape
     if count != len(BANDS):
         raise InputError(f"{path}: {count} bands, expected {len(BANDS)} ({', '.join(BANDS)}); fetch the file again")
     check_side(item, shape, LAYOUT.side_px)
-    return image_sample("s2", read_raster(path), {"class": np.int64(item.label)})
+    return image_sample("s2", pixels, {"class": np.int64(item.label)})

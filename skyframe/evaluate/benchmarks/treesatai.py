@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from skyframe.calendar import DAY_UNKNOWN
 from skyframe.evaluate.dataset import PARTS, Dataset, Item, missing_files
-from skyframe.evaluate.files import raster_shape, read_json, read_lines, read_raster
+from skyframe.evaluate.files import read_json, read_lines, read_raster
 from skyframe.evaluate.hdf5 import read_h5
 from skyframe.evaluate.imagery import product_day, rgb, sentinel1, sentinel2, series_of
 from skyframe.sample import Sample, Series
@@ -161,10 +161,12 @@ def _joined(passes: Sequence[Series]) -> Series:
 
 
 def _raster(path: Path, names: Sequence[str]) -> NDArray[Any]:
-    count, _, _ = raster_shape(path)
-    if count != len(names):
-        raise InputError(f"{path}: {count} bands, expected {len(names)} ({', '.join(names)}); fetch the file again")
-    return read_raster(path)
+    pixels = read_raster(path)
+    if len(pixels) != len(names):
+        raise InputError(
+            f"{path}: {len(pixels)} bands, expected {len(names)} ({', '.join(names)}); fetch the file again"
+        )
+    return pixels
 
 
 def _sample(item: Item, series: dict[str, Series]) -> Sample:
