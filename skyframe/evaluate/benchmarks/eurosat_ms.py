@@ -18,6 +18,7 @@ from skyframe.evaluate.benchmarks.class_folders import (
     EUROSAT_CLASSES,
     Layout,
     check_side,
+    copy_note,
     list_images,
     with_parts,
 )
@@ -34,8 +35,8 @@ LAYOUT = Layout(
     ("ds/images/remote_sensing/otherDatasets/sentinel_2/tif", "EuroSATallBands", "EuroSAT_MS", "tif"),
     "eurosat",
     sentinel2(BANDS, level="L1C"),
-    "Helber et al., EuroSAT, JSTARS 2019; 27,000 chips are published; Level-1C, so reflectance at the top of the "
-    "atmosphere; dates unknown",
+    "Helber et al., EuroSAT, JSTARS 2019; Level-1C, so reflectance at the top of the atmosphere; dates unknown",
+    27_000,
     side_px=CHIP_PX,
 )
 
@@ -54,7 +55,7 @@ def open_dataset(name: str, root: Path) -> Dataset:
         items=tuple(items),
         read=_read,
         split=split,
-        source=LAYOUT.source,
+        source=LAYOUT.source + copy_note(LAYOUT, items),
         problems=(*problems, *more, *missing_files(name, items)),
     )
 

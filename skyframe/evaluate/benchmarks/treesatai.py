@@ -9,8 +9,9 @@
 | split | `{train,test}_filenames.lst` | `split/{train,val,test}_filenames.lst`, or beside |
 
 A genus counts where it covers at least 7 % of a plot, as in the authors' scores. Bands of the air photo are near
-infrared, green, blue, red in this order. A series' Sentinel-2 pixel is valid where its probabilities of cloud and of
-snow are at most 50 %; ascending and descending passes of Sentinel-1 stand in one series, by day.
+infrared, green, blue, red in this order; it reaches 0.4 m farther than the plot on each side. A pixel of Sentinel-2 in
+a series is valid where its probabilities of cloud and of snow are at most 50 %; ascending and descending passes of
+Sentinel-1 stand in one series, by day.
 
 Source: Ahlswede et al., TreeSatAI, ESSD 2023; Astruc et al., OmniSat, ECCV 2024 (TreeSatAI-TS).
 """
