@@ -159,45 +159,6 @@ def read_npy(path: Path) -> NDArray[np.generic]:
     return values
 
 
-def read_h5(path: Path, names: Sequence[str], row: int | None = None) -> dict[str, NDArray[Any]]:
-    """Arrays of an HDF5 file by name, or one row of each.
-
-    Raises:
-        InputError: missing, empty, damaged, without one of the arrays, or more than `MAX_PIXELS` values at once.
-    """
-    import h5py
-
-    need_file(path)
-    found: dict[str, NDArray[Any]] = {}
-    try:
-        with h5py.File(path, "r") as file:
-            for name in names:
-                array = file.get(name)
-                if not isinstance(array, h5py.Dataset):
-                    raise InputError(f"{path}: no array {name}, got {', '.join(file) or 'none'}; fetch the file again")
-                size = array.size if row is None else array.size // max(1, len(array))
-                if size > MAX_PIXELS:
-                    raise InputError(f"{path}: {name} has {size:,} values, expected at most {MAX_PIXELS:,} at once")
-                found[name] = array[()] if row is None else array[row]
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: not a readable HDF5 file ({short(error)}); fetch the file again") from error
-    return found
-
-
-def h5_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Shape of every array at the top of an HDF5 file, without reading one."""
-    import h5py
-
-    need_file(path)
-    try:
-        with h5py.File(path, "r") as file:
-            return {name: a.shape for name, a in file.items() if isinstance(a, h5py.Dataset)}
-    except (OSError, RuntimeError, KeyError) as error:
-        raise InputError(f"{path}: not a readable HDF5 file ({short(error)}); fetch the file again") from error
-
-
 def read_xml(path: Path) -> Element:
     """The root of an XML file; one with its own entities or document type, which could grow without end, is refused."""
     from xml.etree.ElementTree import ParseError

@@ -16,6 +16,7 @@ arXiv 2407.03653 (v2).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -172,9 +173,12 @@ def _files(folders: dict[str, Path]) -> dict[str, Path]:
     files = {}
     for sensor, folder in folders.items():
         files[sensor] = _band(folder, FIRST[sensor])
-        there = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
-        wanted = (_band(folder, b) for b in MODALITIES[sensor].band_names)
-        files |= {p.name: p for p in wanted if there and p.name not in there and p != files[sensor]}
+        try:
+            there = set(os.listdir(folder))
+        except OSError:
+            continue  # that the folder is not there is told by its first file
+        wanted = (f"{folder.name}_{b}.tif" for b in MODALITIES[sensor].band_names if b != FIRST[sensor])
+        files |= {name: folder / name for name in wanted if name not in there}
     return files
 
 

@@ -62,6 +62,7 @@ class Layout:
     lists: str  # first part of the lists' names
     modality: Modality
     source: str
+    published: int  # images in all
     side_px: int = 0  # of every image; 0 = they differ
     train_share: float = 0.0  # of each class, by hash; 0 = by lists, or 60/20/20
 
@@ -71,11 +72,13 @@ EUROSAT_RGB = Modality("s2", "image", bands(("B04", "B03", "B02")), 10.0, DISPLA
 AID = Layout(
     AID_CLASSES, ("AID",), "aid", rgb(0.5),
     "Xia et al., AID, TGRS 2017; 0.5 to 8 m, taken as 0.5; papers train on a random 20 or 50 %, which none publishes",
+    10_000,
 )  # fmt: skip
 RESISC45 = Layout(
     RESISC45_CLASSES, ("NWPU-RESISC45",), "resisc45", rgb(0.5),
     "Cheng et al., NWPU-RESISC45, Proc. IEEE 2017; 0.2 to 30 m, taken as 0.5; papers train on a random 10 or 20 %, the "
     "lists of arXiv 1911.06721 on 60 %",
+    31_500,
 )  # fmt: skip
 LAYOUTS = {
     "aid": AID,
@@ -86,7 +89,8 @@ LAYOUTS = {
     "resisc45-20": dataclasses.replace(RESISC45, train_share=0.2),
     "eurosat-rgb": Layout(
         EUROSAT_CLASSES, ("EuroSAT_RGB", "2750", "EuroSAT"), "eurosat", EUROSAT_RGB,
-        "Helber et al., EuroSAT, JSTARS 2019; 27,000 chips are published, here as 8-bit pictures of three bands",
+        "Helber et al., EuroSAT, JSTARS 2019; 8-bit pictures of three bands",
+        27_000,
         side_px=CHIP_PX,
     ),
 }  # fmt: skip
@@ -113,9 +117,17 @@ def open_dataset(name: str, root: Path) -> Dataset:
         items=tuple(items),
         read=read,
         split=split,
-        source=layout.source,
+        source=layout.source + copy_note(layout, items),
         problems=(*problems, *more, *missing_files(name, items)),
     )
+
+
+def copy_note(layout: Layout, items: Sequence[Item]) -> str:
+    """What a copy holds of what was published, where that is not all of it; a part can be scored, but not compared."""
+    num_classes = len({i.label for i in items})
+    if (len(items), num_classes) == (layout.published, len(layout.classes)):
+        return ""
+    return f"; this copy: {len(items):,} of {layout.published:,} images, {num_classes} of {len(layout.classes)} classes"
 
 
 def check_side(item: Item, shape: Sequence[int], side_px: int) -> None:

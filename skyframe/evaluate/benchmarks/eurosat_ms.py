@@ -18,11 +18,12 @@ from skyframe.evaluate.benchmarks.class_folders import (
     EUROSAT_CLASSES,
     Layout,
     check_side,
+    copy_note,
     list_images,
     with_parts,
 )
 from skyframe.evaluate.dataset import Dataset, Item, missing_files, need_folder
-from skyframe.evaluate.files import raster_shape, read_raster
+from skyframe.evaluate.files import read_raster
 from skyframe.evaluate.imagery import image_sample, sentinel2
 from skyframe.sample import Sample
 from skyframe.spec import InputError
@@ -34,8 +35,8 @@ LAYOUT = Layout(
     ("ds/images/remote_sensing/otherDatasets/sentinel_2/tif", "EuroSATallBands", "EuroSAT_MS", "tif"),
     "eurosat",
     sentinel2(BANDS, level="L1C"),
-    "Helber et al., EuroSAT, JSTARS 2019; 27,000 chips are published; Level-1C, so reflectance at the top of the "
-    "atmosphere; dates unknown",
+    "Helber et al., EuroSAT, JSTARS 2019; Level-1C, so reflectance at the top of the atmosphere; dates unknown",
+    27_000,
     side_px=CHIP_PX,
 )
 
@@ -54,15 +55,16 @@ def open_dataset(name: str, root: Path) -> Dataset:
         items=tuple(items),
         read=_read,
         split=split,
-        source=LAYOUT.source,
+        source=LAYOUT.source + copy_note(LAYOUT, items),
         problems=(*problems, *more, *missing_files(name, items)),
     )
 
 
 def _read(item: Item) -> Sample:
     path = item.files["image"]
-    count, *shape = raster_shape(path)
+    pixels = read_raster(path)
+    count, *shape = pixels.shape
     if count != len(BANDS):
         raise InputError(f"{path}: {count} bands, expected {len(BANDS)} ({', '.join(BANDS)}); fetch the file again")
     check_side(item, shape, LAYOUT.side_px)
-    return image_sample("s2", read_raster(path), {"class": np.int64(item.label)})
+    return image_sample("s2", pixels, {"class": np.int64(item.label)})

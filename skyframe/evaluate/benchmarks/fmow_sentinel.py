@@ -17,7 +17,7 @@ import numpy as np
 
 from skyframe.calendar import DAY_UNKNOWN, day_of
 from skyframe.evaluate.dataset import Dataset, Item, missing_files, need_folder
-from skyframe.evaluate.files import raster_shape, read_raster, read_table
+from skyframe.evaluate.files import read_raster, read_table
 from skyframe.evaluate.imagery import S2_BANDS, sentinel2, series_of
 from skyframe.sample import Sample
 from skyframe.spec import InputError
@@ -87,10 +87,11 @@ def _day(timestamp: str) -> int:
 
 def _read(item: Item) -> Sample:
     path = item.files["image"]
-    count, _, _ = raster_shape(path)
-    if count != len(S2_BANDS):
-        raise InputError(f"{path}: {count} bands, expected {len(S2_BANDS)} ({', '.join(S2_BANDS)}); fetch it again")
     pixels = read_raster(path)
+    if len(pixels) != len(S2_BANDS):
+        raise InputError(
+            f"{path}: {len(pixels)} bands, expected {len(S2_BANDS)} ({', '.join(S2_BANDS)}); fetch it again"
+        )
     seen = np.isfinite(pixels).all(0) & (pixels != 0).any(0)  # nothing measured where all bands are 0
     series = series_of(pixels, np.array([item.about["day"]], np.int32), seen[None])
     return Sample({"s2": series}, np.full(2, np.nan), -1, targets={"class": np.array(item.label, np.int64)})

@@ -9,8 +9,9 @@
 | split | `{train,test}_filenames.lst` | `split/{train,val,test}_filenames.lst`, or beside |
 
 A genus counts where it covers at least 7 % of a plot, as in the authors' scores. Bands of the air photo are near
-infrared, green, blue, red in this order. A series' Sentinel-2 pixel is valid where its probabilities of cloud and of
-snow are at most 50 %; ascending and descending passes of Sentinel-1 stand in one series, by day.
+infrared, green, blue, red in this order; it reaches 0.4 m farther than the plot on each side. A pixel of Sentinel-2 in
+a series is valid where its probabilities of cloud and of snow are at most 50 %; ascending and descending passes of
+Sentinel-1 stand in one series, by day.
 
 Source: Ahlswede et al., TreeSatAI, ESSD 2023; Astruc et al., OmniSat, ECCV 2024 (TreeSatAI-TS).
 """
@@ -27,7 +28,8 @@ from numpy.typing import NDArray
 
 from skyframe.calendar import DAY_UNKNOWN
 from skyframe.evaluate.dataset import PARTS, Dataset, Item, missing_files
-from skyframe.evaluate.files import raster_shape, read_h5, read_json, read_lines, read_raster
+from skyframe.evaluate.files import read_json, read_lines, read_raster
+from skyframe.evaluate.hdf5 import read_h5
 from skyframe.evaluate.imagery import product_day, rgb, sentinel1, sentinel2, series_of
 from skyframe.sample import Sample, Series
 from skyframe.spec import InputError
@@ -134,7 +136,7 @@ def _read_many(item: Item) -> Sample:
             )
     clear: NDArray[np.bool_] = np.all(found["sen-2-masks"][:, :2] <= MAX_PROBABILITY, axis=1)
     passes = [_dated(path, sensor, found) for sensor in ("sen-1-asc", "sen-1-des")]
-    return _sample(item, {"s2": _dated(path, "sen-2", found, clear), "s1": _joined(passes)})
+    return _sample(item, {"s2": _joined([_dated(path, "sen-2", found, clear)]), "s1": _joined(passes)})
 
 
 def _dated(path: Path, sensor: str, found: dict[str, NDArray[Any]], clear: NDArray[np.bool_] | None = None) -> Series:
@@ -153,17 +155,19 @@ def _dated(path: Path, sensor: str, found: dict[str, NDArray[Any]], clear: NDArr
 
 
 def _joined(passes: Sequence[Series]) -> Series:
-    """Both orbits' passes in one series, in order of days."""
+    """Passes of one or both orbits in one series, in order of days."""
     values, valid, days = (np.concatenate([getattr(p, k) for p in passes]) for k in ("values", "valid", "day"))
     order = np.argsort(days, kind="stable")
     return series_of(values[order], days[order], valid[order])
 
 
 def _raster(path: Path, names: Sequence[str]) -> NDArray[Any]:
-    count, _, _ = raster_shape(path)
-    if count != len(names):
-        raise InputError(f"{path}: {count} bands, expected {len(names)} ({', '.join(names)}); fetch the file again")
-    return read_raster(path)
+    pixels = read_raster(path)
+    if len(pixels) != len(names):
+        raise InputError(
+            f"{path}: {len(pixels)} bands, expected {len(names)} ({', '.join(names)}); fetch the file again"
+        )
+    return pixels
 
 
 def _sample(item: Item, series: dict[str, Series]) -> Sample:
