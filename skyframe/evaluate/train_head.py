@@ -70,7 +70,7 @@ def train_head(
     state = None
     if folder is not None:
         keys = [[i.key for i in parts.get(p, ())] for p in ("train", "val")]
-        name = digest(dataclasses.asdict(config), keys, seed, fit.note, weights_sha256(encoder))
+        name = digest(dataclasses.asdict(config), keys, seed, fit.note, weights_sha256(encoder), _seen(reader, parts))
         state = folder / f"{name}.pt"
         run.resume(state)
     with _progress(show_progress) as bar:
@@ -81,6 +81,16 @@ def train_head(
                 run.save(state)
     run.restore_best()
     return dataclasses.replace(trained, history=tuple(run.history), chosen=run.chosen)
+
+
+def _seen(reader: Reader, parts: Mapping[str, Sequence[Item]]) -> str:
+    """Digest of how the first items come to the encoder: bands, units, dates, region, and their truth."""
+    found = []
+    for whole in (reader(item) for part in ("train", "val") for item in parts.get(part, ())[:2]):
+        arrays = [np.ascontiguousarray(a) for s in whole.sample.series.values() for a in (s.values, s.valid, s.day)]
+        truth = [np.ascontiguousarray(t) for t in whole.sample.targets.values()]
+        found.append(digest(list(whole.sample.series), whole.sample.region, whole.label_px, *arrays, *truth))
+    return digest(found)
 
 
 @dataclass

@@ -136,6 +136,22 @@ def test_two_runs_are_equal_to_the_bit_and_one_that_was_cut_off_goes_on(config, 
     assert [p.suffix for p in tmp_path.iterdir()] == [".pt"]
 
 
+def test_a_state_is_not_taken_for_that_of_items_which_are_read_otherwise(tmp_path):
+    data = dataset("pixel", num=4, dates=2)
+    fitted = fit(data, contract())
+
+    def first_date(item):
+        sample = fitted.read(item)
+        s = sample.series["s2"]
+        kept = dataclasses.replace(s, values=s.values[:1], valid=s.valid[:1], day=s.day[:1])
+        return dataclasses.replace(sample, series={"s2": kept})
+
+    config = dataclasses.replace(QUICK, epochs=1)
+    for read in (None, first_date, None):
+        train_head(Pixels(contract()), fitted, parts(data), config, folder=tmp_path, read=read)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 class Counting(Pixels):
     """Counts the samples that it is given."""
 
