@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor
 
 from skyframe.evaluate.check import TARGETS
 from skyframe.evaluate.crops import Reader, Whole, joined
@@ -28,6 +29,12 @@ from skyframe.sample import Sample
 
 Floats = NDArray[np.float32]
 Numbers = NDArray[np.generic]
+
+
+Memory = dict[tuple[tuple[str, int, int], ...], list[Tensor]]
+"""Features of windows that went through a frozen encoder together: item, first row, first column of each."""
+KEPT_FEATURES = 1 << 30
+"""Bytes of features that a training keeps, of training and of validation items each."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +68,23 @@ class Trained:
 
 
 def predict(
-    trained: Trained, items: Sequence[Item], reader: Reader | None = None, show_progress: bool = False
+    trained: Trained,
+    items: Sequence[Item],
+    reader: Reader | None = None,
+    show_progress: bool = False,
+    memory: Memory | None = None,
 ) -> Iterator[tuple[Item, Numbers, Floats]]:
     """Item by item the truth and the answer.
 
     Windows overlap by `trained.overlap`, each weighted by the distance from its own edge; an image smaller than a
     window is one. Without a map, the windows of an image are averaged.
+
+    Args:
+        trained: from `train_head`.
+        items: of any part.
+        reader: keeps items in memory; a new one by default.
+        show_progress: draw a bar.
+        memory: of a frozen encoder's features, for who predicts the same items again and again.
 
     Yields:
         The item, its target, and scores before the softmax or sigmoid: `[C, H, W]`, `[T, C, H, W]` of semantic change,
@@ -77,27 +95,40 @@ def predict(
     for start in track(starts, "predicting", transient=True) if show_progress and Console().is_terminal else starts:
         some = items[start : start + trained.batch]
         wholes = [source(item) for item in some]
-        for item, whole, answer in zip(some, wholes, _answers(trained, wholes), strict=True):
+        for item, whole, answer in zip(some, wholes, _answers(trained, some, wholes, memory), strict=True):
             yield item, whole.sample.targets[TARGETS[trained.predictor.kind]], answer
 
 
-def _answers(trained: Trained, wholes: Sequence[Whole]) -> Iterator[Floats]:
+def _answers(
+    trained: Trained, items: Sequence[Item], wholes: Sequence[Whole], memory: Memory | None
+) -> Iterator[Floats]:
     """Windows of several items go through the encoder together."""
-    side = trained.side
+    side, predictor = trained.side, trained.predictor
     origins = [tile_origins(*w.extent, side, min(side - 1, int(side * trained.overlap))) for w in wholes]
-    windows = [(w, at) for w, all_of_it in zip(wholes, origins, strict=True) for at in all_of_it]
+    windows = [(i.key, w, at) for i, w, every in zip(items, wholes, origins, strict=True) for at in every]
     found: list[Floats] = []
     while windows:
-        px = windows[0][0].label_px
-        num = next((i for i, (w, _) in enumerate(windows) if w.label_px != px), len(windows))
+        px = windows[0][1].label_px
+        num = next((i for i, (_, w, _) in enumerate(windows) if w.label_px != px), len(windows))
         chosen, windows = windows[: min(num, trained.batch)], windows[min(num, trained.batch) :]
-        tiles = [crop(w.sample, *at, side, w.extent, px) for w, at in chosen]
-        batch = joined(trained.fit, [dataclasses.replace(t, targets={}) for t in tiles], side)
-        moved = to_device(batch, device_of(trained.predictor.encoder))
-        found += list(trained.predictor.answer(moved, side * px).float().cpu().numpy())
+        name = tuple((key, *at) for key, _, at in chosen)
+        features = (memory or {}).get(name)
+        if features is None:
+            tiles = [crop(w.sample, *at, side, w.extent, px) for _, w, at in chosen]
+            batch = joined(trained.fit, [dataclasses.replace(t, targets={}) for t in tiles], side)
+            with torch.no_grad():
+                features = predictor.features(to_device(batch, device_of(predictor.encoder)))
+            if memory is not None and num_bytes([*memory.values(), features]) <= KEPT_FEATURES:
+                memory[name] = features
+        found += list(predictor.answer(features, side * px, len(chosen)).float().cpu().numpy())
     for whole, all_of_it in zip(wholes, origins, strict=True):
         yield _put_together(trained, whole, found[: len(all_of_it)], all_of_it)
         del found[: len(all_of_it)]
+
+
+def num_bytes(kept: Sequence[Sequence[Tensor]]) -> int:
+    """Of features."""
+    return sum(t.nbytes for features in kept for t in features)
 
 
 def _put_together(
@@ -118,11 +149,15 @@ def _put_together(
 
 
 def measure_items(
-    trained: Trained, items: Sequence[Item], reader: Reader | None = None, show_progress: bool = False
+    trained: Trained,
+    items: Sequence[Item],
+    reader: Reader | None = None,
+    show_progress: bool = False,
+    memory: Memory | None = None,
 ) -> Measure:
-    """Answers to items as a measure, clusters by `Item.cluster`, or each item its own."""
+    """Answers to items, as `predict` gives them, as a measure; clusters by `Item.cluster`, or each item its own."""
     data, rows, counts = trained.fit.dataset, [], []
-    for item, truth, answer in predict(trained, items, reader, show_progress):
+    for item, truth, answer in predict(trained, items, reader, show_progress, memory):
         name = item.cluster or item.key
         if data.kind in ("pixel", "change"):
             classes = max(len(data.classes), 2)

@@ -64,13 +64,14 @@ class Predictor:
         before, after = rearrange(maps, "(b t) d h w -> t b d h w", t=2)
         return after - before if self.spec.change == "difference" else torch.cat([before, after], 1)
 
-    def answer(self, batch: Batch, size: int) -> Tensor:
-        """Scores without gradients: `[B, C, size, size]`, `[B, T, C, size, size]` of semantic change, or `[B, C]`."""
+    def answer(self, features: list[Tensor], size: int, num: int) -> Tensor:
+        """Scores of `num` = B samples without gradients: `[B, C, size, size]`, `[B, T, C, size, size]` of semantic
+        change, or `[B, C]`."""
         with torch.no_grad():
-            found = self._score(self.features(batch), size, None)
-        return rearrange(found, "(b t) c h w -> b t c h w", b=batch.size) if self.kind == "semantic_change" else found
+            found = self._score(features, size, None)
+        return rearrange(found, "(b t) c h w -> b t c h w", b=num) if self.kind == "semantic_change" else found
 
-    def loss(self, batch: Batch, size: int, trains: bool, drop: Draw) -> Tensor:
+    def loss(self, batch: Batch, size: int, trains: bool, drop: Draw, known: list[Tensor] | None = None) -> Tensor:
         """Mean over what is labelled; features that are not finite where nothing is do not matter.
 
         Args:
@@ -78,9 +79,12 @@ class Predictor:
             size: side of the mask in pixels.
             trains: gradients flow into the encoder.
             drop: stream for dropout, and drop path where the encoder trains.
+            known: features of the batch, where they have been computed already.
         """
         target = batch.targets[TARGETS[self.kind]]
-        found = self.features(batch, trains, drop if trains and hasattr(self.encoder, "maps") else None)
+        found = known
+        if found is None:
+            found = self.features(batch, trains, drop if trains and hasattr(self.encoder, "maps") else None)
         if self.dense:
             target = target.flatten(0, 1) if self.kind == "semantic_change" else target
             found = [_hidden(m, _labelled(self.kind, target)) for m in found]

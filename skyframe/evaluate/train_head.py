@@ -6,7 +6,6 @@ one machine are equal to the bit, and a run that was cut off goes on as if it ha
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -23,22 +22,18 @@ from torch import nn
 
 from skyframe.config.heads import LOWER_IS_BETTER, METRIC_OF, HeadTraining, check_training
 from skyframe.evaluate.crops import Reader, Whole, ahead, joined, training_crop
-from skyframe.evaluate.dataset import Dataset, Item
+from skyframe.evaluate.dataset import Item
 from skyframe.evaluate.features import device_of, to_device
 from skyframe.evaluate.fit import Fit
+from skyframe.evaluate.head_setup import prepared
 from skyframe.evaluate.head_steps import Steps, plateau, rate, read_state, write_state
-from skyframe.evaluate.heads import build_head, build_pooled
-from skyframe.evaluate.layer_decay import parameter_groups, tunable_names
+from skyframe.evaluate.layer_decay import parameter_groups
 from skyframe.evaluate.measure import value_of
-from skyframe.evaluate.predict import Trained, measure_items
-from skyframe.evaluate.predictor import Predictor
+from skyframe.evaluate.predict import KEPT_FEATURES, Memory, Trained, measure_items, num_bytes
 from skyframe.evaluate.protocol import digest, weights_sha256
 from skyframe.randomness import Draw, generator, hash64
 from skyframe.sample import Batch, Sample
 from skyframe.spec import InputError
-
-PROBED = 16
-"""Training items whose sizes decide the side of a crop, and whose numbers their scale where there are more."""
 
 
 def train_head(
@@ -70,12 +65,12 @@ def train_head(
     check_training(config, f"training a head on {fit.dataset.name}")
     steps = Steps.of(len(parts.get("train", ())), config, fit.dataset.name)
     reader = Reader(fit, read or fit.read)
-    trained, names = _prepared(encoder, reader, parts["train"], config, seed)
+    trained, names = prepared(encoder, reader, parts["train"], config, seed)
     run = _Run(trained, reader, config, seed, steps, names, list(parts["train"]), list(parts.get("val", ())))
     state = None
     if folder is not None:
         keys = [[i.key for i in parts.get(p, ())] for p in ("train", "val")]
-        name = digest(dataclasses.asdict(config), keys, seed, fit.note, weights_sha256(encoder))
+        name = digest(dataclasses.asdict(config), keys, seed, fit.note, weights_sha256(encoder), _seen(reader, parts))
         state = folder / f"{name}.pt"
         run.resume(state)
     with _progress(show_progress) as bar:
@@ -88,50 +83,14 @@ def train_head(
     return dataclasses.replace(trained, history=tuple(run.history), chosen=run.chosen)
 
 
-def _prepared(
-    encoder: Any, reader: Reader, items: Sequence[Item], config: HeadTraining, seed: int
-) -> tuple[Trained, list[str]]:
-    """The predictor before its first step, and which of the encoder's parameters train."""
-    fit, data = reader.fit, reader.fit.dataset
-    first = [reader(item) for item in items[:PROBED]]
-    side = config.side or min(fit.contract.crop_px, max(max(w.extent) for w in first))
-    side = max(side, fit.contract.min_side_px)
-    chosen, names = encoder, list[str]()
-    if config.encoder != "frozen":
-        module = getattr(encoder, "module", encoder)
-        if not isinstance(module, nn.Module):
-            raise InputError(f"{data.name}: {type(encoder).__name__} has no weights to train; set encoder: frozen")
-        chosen = copy.deepcopy(module).eval()
-        names = tunable_names(chosen, config)
-        for name, parameter in chosen.named_parameters():
-            parameter.requires_grad_(name in names)
-    value = first[0].sample.targets.get("value")
-    dense = data.kind in ("pixel", "change", "semantic_change") or (value is not None and value.ndim == 3)
-    outputs = len(data.classes) if value is None else value.shape[0]
-    if data.kind == "change":
-        outputs = 2
-    source = next(iter(fit.matches.values())).want.name
-    predictor = Predictor(chosen, nn.Identity(), data.kind, config.head, dense, source)
-    device = device_of(chosen)
-    probe = [training_crop(first[0], side, dataclasses.replace(config, scale=(1.0, 1.0), flips=False), seed)]
-    size = side * first[0].label_px
-    with torch.no_grad():
-        seen = predictor.features(to_device(joined(fit, probe, side), device))
-    shapes = [(int(m.shape[1]), int(m.shape[-1])) for m in seen]
-    made = build_head(config.head, shapes, outputs, size, seed) if dense else build_pooled(shapes[0][0], outputs, seed)
-    predictor.head = made.to(device)
-    scale = _number_scale(data, reader, items) if data.kind == "regression" else None
-    return Trained(predictor, fit, reader.read, side, config.overlap, config.batch, scale), names
-
-
-def _number_scale(data: Dataset, reader: Reader, items: Sequence[Item]) -> tuple[NDArray[np.float32], ...]:
-    """Mean and standard deviation of each quantity over training items, as many as are kept in memory at once."""
-    rows = [reader(i).sample.targets["value"] for i in items[:: max(1, len(items) // 512)]]
-    numbers = np.concatenate([r.reshape(len(r), -1).T for r in rows]).astype(np.float64)
-    if not np.isfinite(numbers).any(0).all():
-        raise InputError(f"{data.name}: a quantity without any number in the training part; check the labels")
-    std = np.nanstd(numbers, 0)
-    return np.nanmean(numbers, 0).astype(np.float32), np.where(std > 0, std, 1).astype(np.float32)
+def _seen(reader: Reader, parts: Mapping[str, Sequence[Item]]) -> str:
+    """Digest of how the first items come to the encoder: bands, units, dates, region, and their truth."""
+    found = []
+    for whole in (reader(item) for part in ("train", "val") for item in parts.get(part, ())[:2]):
+        arrays = [np.ascontiguousarray(a) for s in whole.sample.series.values() for a in (s.values, s.valid, s.day)]
+        truth = [np.ascontiguousarray(t) for t in whole.sample.targets.values()]
+        found.append(digest(list(whole.sample.series), whole.sample.region, whole.label_px, *arrays, *truth))
+    return digest(found)
 
 
 @dataclass
@@ -151,6 +110,8 @@ class _Run:
     waited: int = 0  # epochs without a better score; below 0 = at rest after a fall
     history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
+    kept: list[list[torch.Tensor]] = field(default_factory=list)  # features of the training items that never change
+    seen: Memory = field(default_factory=dict)  # features of the validation windows, where the encoder is frozen
 
     def __post_init__(self) -> None:
         predictor = self.trained.predictor
@@ -162,6 +123,8 @@ class _Run:
         self.optimizer = torch.optim.AdamW(groups, lr=self.config.lr)
         self.metric = self.config.metric or METRIC_OF[self.trained.fit.dataset.kind]
         self.device = device_of(predictor.encoder)
+        if not self.names and not self.config.flips and self.config.scale == (1.0, 1.0):
+            self.kept = self._fixed_features()
 
     @property
     def chosen(self) -> str:
@@ -169,6 +132,23 @@ class _Run:
         if not self.val:
             return f"epoch={self.epoch} last"
         return f"epoch={int(self.best['epoch'])} {self.metric}={self.best['score']:.4f}"
+
+    def _fixed_features(self) -> list[list[torch.Tensor]]:
+        """Features of every training item, made once in a fixed order; none where crops are drawn or memory lacks."""
+        made: list[list[torch.Tensor]] = []
+        trained, everything = self.trained, np.arange(len(self.train))
+        for start in range(0, len(everything), self.config.batch):
+            chosen = everything[start : start + self.config.batch]
+            if any(max(self.reader(self.train[int(i)]).extent) > trained.side for i in chosen):
+                return []
+            batch, _ = self._batch(chosen)
+            with torch.no_grad():
+                found = trained.predictor.features(to_device(batch, self.device))
+            each = [m.chunk(len(chosen)) for m in found]
+            made += [[m[k].clone() for m in each] for k in range(len(chosen))]
+            if num_bytes(made) * len(everything) > KEPT_FEATURES * len(made):
+                return []
+        return made
 
     def one_epoch(self, bar: Progress, task: TaskID) -> None:
         """One pass over the training items, then a score on the validation items."""
@@ -180,14 +160,15 @@ class _Run:
         losses = []
         self.trained.predictor.head.train()
         for i, (batch, size) in enumerate(ahead(lambda i: self._batch(batches[i]), len(batches))):
-            losses.append(self._step(batch, size, at + i, trains))
+            known = [torch.cat(m) for m in zip(*(self.kept[k] for k in batches[i]), strict=True)] if self.kept else None
+            losses.append(self._step(batch, size, at + i, trains, known))
             bar.update(task, completed=self.epoch + (i + 1) / len(batches), loss=f"loss {losses[-1]:.3f}")
         self.trained.predictor.head.eval()
         self.epoch += 1
         row = {"epoch": float(self.epoch), "loss": float(np.mean(losses))}
         if self.val:
-            plain = dataclasses.replace(self.trained, overlap=0.0)
-            row[self.metric] = value_of(measure_items(plain, self.val, self.reader), self.metric)
+            plain, memory = dataclasses.replace(self.trained, overlap=0.0), None if self.names else self.seen
+            row[self.metric] = value_of(measure_items(plain, self.val, self.reader, memory=memory), self.metric)
             bar.update(task, score=f"{self.metric} {row[self.metric]:.3f}")
         self.history.append(row)
         self._keep(row)
@@ -211,7 +192,7 @@ class _Run:
             )
         return dataclasses.replace(made, index=number)
 
-    def _step(self, batch: Batch, size: int, step: int, trains: bool) -> float:
+    def _step(self, batch: Batch, size: int, step: int, trains: bool, known: list[torch.Tensor] | None) -> float:
         config, predictor = self.config, self.trained.predictor
         share = rate(config, step, self.steps.total) * self.fall
         if config.encoder == "frozen_first" and trains:
@@ -222,7 +203,7 @@ class _Run:
         targets = {k: v.to(self.device) for k, v in batch.targets.items()}
         drop = Draw(hash64(self.seed, "head_drop", step), batch.index.to(self.device))
         self.optimizer.zero_grad(set_to_none=True)
-        loss = predictor.loss(dataclasses.replace(moved, targets=targets), size, trains, drop)
+        loss = predictor.loss(dataclasses.replace(moved, targets=targets), size, trains, drop, known)
         if not bool(loss.isfinite()):
             raise InputError(
                 f"{self.trained.fit.dataset.name}: the loss of step {step} is not finite, expected a number; lower lr, "

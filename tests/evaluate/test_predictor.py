@@ -75,7 +75,7 @@ def test_every_date_of_a_semantic_change_is_answered_for():
     made.head = nn.Module()
     made.head.forward = lambda maps, size, drop=None: maps[0]
     batch = batch_of("semantic_change", 3)
-    found = made.answer(batch, 8)
+    found = made.answer(made.features(batch), 8, 2)
     assert found.shape == (2, 3, 2, 8, 8) and not found.requires_grad
     loss = made.loss(batch, 8, False, Draw(0, batch.index))
     each = torch.nn.functional.cross_entropy(found.transpose(1, 2), batch.targets["masks"])

@@ -95,11 +95,19 @@ def test_only_what_is_named_trains_and_only_after_the_frozen_epochs():
     assert changed == {"fusion"}
 
 
-def test_two_runs_are_equal_to_the_bit_and_one_that_was_cut_off_goes_on(tmp_path, monkeypatch):
-    spec = HeadSpec("upernet", channels=8, dropout=0.3, auxiliary=0.4, auxiliary_channels=8)
-    config = HeadTraining(
-        spec, encoder="tunable", lr=1e-3, epochs=3, batch=3, schedule="cosine", warmup=0.2, scale=(0.8, 1.5)
-    )
+SPEC = HeadSpec("upernet", channels=8, dropout=0.3, auxiliary=0.4, auxiliary_channels=8)
+LONGER = HeadTraining(SPEC, lr=1e-3, epochs=3, batch=4, schedule="cosine", warmup=0.2)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        dataclasses.replace(LONGER, encoder="tunable", scale=(0.8, 1.5)),
+        dataclasses.replace(LONGER, flips=False, side=SIDE),
+    ],
+    ids=["tunable", "frozen"],
+)
+def test_two_runs_are_equal_to_the_bit_and_one_that_was_cut_off_goes_on(config, tmp_path, monkeypatch):
     encoder = Exported(spatial(), contract())
     first, _ = trained_on("pixel", config, encoder, num=6)
     second, data = trained_on("pixel", config, encoder, num=6)
@@ -126,6 +134,45 @@ def test_two_runs_are_equal_to_the_bit_and_one_that_was_cut_off_goes_on(tmp_path
     state = resumed.predictor.head.state_dict()
     assert all(torch.equal(states[0][k], state[k]) for k in state)
     assert [p.suffix for p in tmp_path.iterdir()] == [".pt"]
+
+
+def test_a_state_is_not_taken_for_that_of_items_which_are_read_otherwise(tmp_path):
+    data = dataset("pixel", num=4, dates=2)
+    fitted = fit(data, contract())
+
+    def first_date(item):
+        sample = fitted.read(item)
+        s = sample.series["s2"]
+        kept = dataclasses.replace(s, values=s.values[:1], valid=s.valid[:1], day=s.day[:1])
+        return dataclasses.replace(sample, series={"s2": kept})
+
+    config = dataclasses.replace(QUICK, epochs=1)
+    for read in (None, first_date, None):
+        train_head(Pixels(contract()), fitted, parts(data), config, folder=tmp_path, read=read)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+class Counting(Pixels):
+    """Counts the samples that it is given."""
+
+    samples = 0
+
+    def encode(self, batch):
+        self.samples += batch.size
+        return super().encode(batch)
+
+
+def test_a_frozen_encoder_sees_what_never_changes_once(monkeypatch):
+    config = dataclasses.replace(QUICK, side=SIDE, flips=False)
+    once, _ = trained_on("pixel", config, Counting(contract()), num=6)
+    assert once.predictor.encoder.samples == 1 + 6 + 3, "to learn the shape, training items, validation items"
+    for where in ("skyframe.evaluate.train_head", "skyframe.evaluate.predict"):
+        monkeypatch.setattr(f"{where}.KEPT_FEATURES", 0)
+    anew, _ = trained_on("pixel", config, Counting(contract()), num=6)
+    assert anew.predictor.encoder.samples == 1 + 4 + 6 * (6 + 3), "four before it is found that memory lacks"
+    assert [r["loss"] for r in anew.history] == pytest.approx([r["loss"] for r in once.history], rel=1e-5)
+    drawn, _ = trained_on("pixel", dataclasses.replace(config, side=8), Counting(contract()), num=6)
+    assert drawn.predictor.encoder.samples == 1 + 6 * (6 + 3 * 4), "crops differ, and an image has four windows"
 
 
 def test_nan_features_where_nothing_is_labelled_do_not_matter():
