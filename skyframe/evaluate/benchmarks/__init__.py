@@ -10,21 +10,26 @@ from skyframe.spec import InputError, did_you_mean
 
 DATASETS = {
     "aid": "class_folders",
-    **dict.fromkeys(
-        (
-            *(
-                "m-bigearthnet",
-                "m-brick-kiln",
-                "m-cashew-plant",
-                "m-chesapeake",
-                "m-eurosat",
-                "m-forestnet",
-                "m-neontree",
-            ),
-            *("m-nz-cattle", "m-pv4ger", "m-pv4ger-seg", "m-sa-crop-type", "m-so2sat"),
-        ),
-        "geobench1",
-    ),
+    "gb2-benv2": "geobench2",
+    "gb2-burn-scars": "geobench2",
+    "gb2-caffe": "geobench2",
+    "gb2-cloudsen12": "geobench2",
+    "gb2-flair2": "geobench2",
+    "gb2-pastis": "geobench2",
+    "gb2-spacenet7": "geobench2",
+    "gb2-treesatai": "geobench2",
+    "m-bigearthnet": "geobench1",
+    "m-brick-kiln": "geobench1",
+    "m-cashew-plant": "geobench1",
+    "m-chesapeake": "geobench1",
+    "m-eurosat": "geobench1",
+    "m-forestnet": "geobench1",
+    "m-neontree": "geobench1",
+    "m-nz-cattle": "geobench1",
+    "m-pv4ger": "geobench1",
+    "m-pv4ger-seg": "geobench1",
+    "m-sa-crop-type": "geobench1",
+    "m-so2sat": "geobench1",
     "resisc45": "class_folders",
 }
 """Module of each data set by the name that suites and `skyframe data-check` use."""
