@@ -10,6 +10,7 @@ from skyframe.spec import InputError, did_you_mean
 
 DATASETS = {
     "aid": "class_folders",
+    "biomassters": "pangaea_series",
     "gb2-benv2": "geobench2",
     "gb2-burn-scars": "geobench2",
     "gb2-caffe": "geobench2",
@@ -18,6 +19,7 @@ DATASETS = {
     "gb2-pastis": "geobench2",
     "gb2-spacenet7": "geobench2",
     "gb2-treesatai": "geobench2",
+    "hls-burn-scars": "pangaea",
     "m-bigearthnet": "geobench1",
     "m-brick-kiln": "geobench1",
     "m-cashew-plant": "geobench1",
@@ -30,7 +32,10 @@ DATASETS = {
     "m-pv4ger-seg": "geobench1",
     "m-sa-crop-type": "geobench1",
     "m-so2sat": "geobench1",
+    "mados": "pangaea",
     "resisc45": "class_folders",
+    "spacenet7": "pangaea_series",
+    "xview2": "pangaea",
 }
 """Module of each data set by the name that suites and `skyframe data-check` use."""
 

@@ -108,7 +108,8 @@ ABOUT = {
         (
             *("background", "meadow", "soft winter wheat", "corn", "winter barley", "winter rapeseed", "spring barley"),
             *("sunflower", "grapevine", "beet", "winter triticale", "winter durum wheat"),
-            *("fruits, vegetables, flowers", "potatoes", "leguminous fodder", "soybeans", "orchard", "mixed cereal", "sorghum"),
+            *("fruits, vegetables, flowers", "potatoes", "leguminous fodder", "soybeans", "orchard"),
+            *("mixed cereal", "sorghum"),
         ),
         3,
         hidden=(19,),
