@@ -14,7 +14,7 @@ FLOORS = {
     **dict.fromkeys(("data", "model", "objective"), 1),
     "system": 2,
     **dict.fromkeys(("train", "export", "evaluate", "launch"), 3),
-    **dict.fromkeys(("cli", "commands", "__init__", "__main__"), 4),
+    **dict.fromkeys(("cli", "commands", "adapters", "__init__", "__main__"), 4),
 }
 TORCH_FREE = {"config", "spec", "calendar", "geography", "hashing"}
 HEAVY = {"torch", "pytorch_lightning", "lightning_fabric", "deepspeed", "torchmetrics", "xarray", "zarr", "pandas"}

@@ -78,7 +78,7 @@ def load_own_data(path: Path, root: Path | None = None) -> OwnData:
         InputError: file, key, type or rule; one sentence that names the place.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file, expected the YAML of a labelled data set (docs: your own labels)")
+        raise InputError(f"{path}: no such file, expected the YAML of a labelled data set")
     own: OwnData = build(OwnData, load_yaml(path), path.name)
     check_own_data(own, path.name)
     base = (root or path.parent).resolve()

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from skyframe.calendar import DAY_UNKNOWN, day_of
 from skyframe.config.contract import CONTRACT_FORMAT, Contract
 from skyframe.config.foreign import load_foreign_config
+from skyframe.evaluate.benchmarks import open_dataset
+from skyframe.evaluate.fit import fit
 from skyframe.evaluate.foreign import Foreign, load_foreign
 from skyframe.evaluate.foreign_calls import S1, S2, galileo, plain, presto, timm
 from skyframe.evaluate.protocol import Encoder
-from skyframe.sample import Batch, SeriesBatch
+from skyframe.sample import Batch, SeriesBatch, collate
 from skyframe.spec import Band, InputError, Modality
 from tests.evaluate.foreign_models import GalileoEncoder, Presto, TinyViT
 
@@ -215,6 +217,27 @@ def test_weights_with_code_in_them_do_not_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no file of weights alone"):
         load_foreign(path)
     assert not (tmp_path / "trap").exists()
+
+
+def test_labels_of_ones_own_reach_an_encoder_of_others(tmp_path: Path, earth: Path) -> None:
+    tree = {"name": "mine", "task": "scene", "cubes": [str(earth / "a")], "truth": "land_cover", "window_px": 8}
+    tree |= {"modalities": ["s2", "s1"], "split": {"block_km": 0.3}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(tree))
+    dataset = open_dataset(str(tmp_path / "mine.yaml"), tmp_path)
+    shutil.copy(ROOT / "recipes/encoders/presto.yaml", tmp_path)
+    (tmp_path / "single_file_presto.py").write_text((ROOT / "tests/evaluate/foreign_models.py").read_text())
+    torch.save(Presto().state_dict(), tmp_path / "default_model.pt")
+    encoder = load_foreign(tmp_path / "presto.yaml")
+    encoder.contract = dataclasses.replace(encoder.contract, num_features=4)
+    fitted = fit(dataset, encoder.contract)
+    assert fitted.normaliser == "pretraining"
+    samples = [fitted(dataset.read(item)) for item in dataset.items[:3]]
+    frames = {n: max(len(s.series[n].day) for s in samples) for n in ("s2", "s1")}
+    batch = collate(samples, fitted.layouts(8, frames))
+    features = encoder.encode(batch)
+    assert features.fused.shape == (3, 64, 4) and bool(features.fused.isfinite().all())
+    for k, sample in enumerate(samples):
+        assert float(features.fused[k, 0, 1].detach()) == pytest.approx(float(sample.place[0]), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["presto", "galileo_nano"])

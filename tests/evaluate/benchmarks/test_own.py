@@ -15,6 +15,7 @@ from pyproj import CRS, Transformer
 
 from skyframe.calendar import day_of
 from skyframe.data.cube import open_cube
+from skyframe.data.listing import list_cubes
 from skyframe.data.read import read_label, read_series
 from skyframe.evaluate.benchmarks import open_dataset
 from skyframe.evaluate.check import check_dataset
@@ -169,6 +170,17 @@ def test_a_truth_layer_is_cut_into_windows(tmp_path: Path, earth: Path) -> None:
     one = wet.items[0]
     mean = read_label(one.about["cube"], "soil_moisture", one.about["window"]).astype(float).mean()
     assert len(wet.items) <= 7 and wet.read(one).targets["value"][0] == pytest.approx(mean, rel=1e-6)
+
+
+def test_cubes_come_from_a_catalogue_by_a_condition(tmp_path: Path, earth: Path) -> None:
+    list_cubes(tmp_path / "all.parquet", [str(earth / "a"), str(earth / "b")])
+    same: dict[str, Any] = {"cubes": [], "catalogue": "all.parquet", "truth": "land_cover", "window_px": 16}
+    east = _opened(tmp_path, earth, **same, where="lon > 10")
+    assert {i.about["cube"].name for i in east.items} == {"b"}
+    both = _opened(tmp_path, earth, **same, where="")
+    assert {i.about["cube"].name for i in both.items} == {"a", "b"}
+    with pytest.raises(InputError, match="no row for 'lon > 90', expected some; widen the condition"):
+        _opened(tmp_path, earth, **same, where="lon > 90")
 
 
 def test_the_check_of_a_data_set_of_ones_own(tmp_path: Path, earth: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from skyframe.evaluate.adapters.feed import batch_of, features_of, load_encoder, padded, token_map
+from skyframe.adapters.feed import batch_of, features_of, load_encoder, padded, token_map
 from skyframe.spec import InputError
 
 
@@ -84,11 +84,11 @@ def harnesses(monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
     adapters = ("torchgeo_bench", "pangaea", "terratorch")
     yield registry
     for adapter in adapters:
-        sys.modules.pop(f"skyframe.evaluate.adapters.{adapter}", None)
+        sys.modules.pop(f"skyframe.adapters.{adapter}", None)
 
 
 def _adapter(name: str) -> Any:
-    return importlib.import_module(f"skyframe.evaluate.adapters.{name}")
+    return importlib.import_module(f"skyframe.adapters.{name}")
 
 
 def test_standardised_numbers_become_the_contracts_stored_units(exported: Path) -> None:

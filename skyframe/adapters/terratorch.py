@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from terratorch.registry import TERRATORCH_BACKBONE_REGISTRY
 from torch import Tensor, nn
 
-from skyframe.evaluate.adapters.feed import batch_of, features_of, load_encoder, padded, token_map
+from skyframe.adapters.feed import batch_of, features_of, load_encoder, padded, token_map
 
 
 class Backbone(nn.Module):

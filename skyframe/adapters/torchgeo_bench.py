@@ -1,4 +1,4 @@
-"""A SkyFrame encoder as a model of torchgeo-bench: `_target_: skyframe.evaluate.adapters.torchgeo_bench.SkyFrameBench`.
+"""A SkyFrame encoder as a model of torchgeo-bench: `_target_: skyframe.adapters.torchgeo_bench.SkyFrameBench`.
 
 Its contract is one image without a date, so a series encoder sees one frame of unknown day. The harness's values are
 standardised by its own band statistics, which is the normaliser `dataset` of SkyFrame's tables.
@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 from torchgeo_bench.models.interface import BenchModel
 
-from skyframe.evaluate.adapters.feed import batch_of, features_of, load_encoder
+from skyframe.adapters.feed import batch_of, features_of, load_encoder
 from skyframe.evaluate.benchmarks.geobench1 import L8, RGB, S1, S2
 from skyframe.spec import InputError
 

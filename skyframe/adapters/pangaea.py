@@ -1,4 +1,4 @@
-"""A SkyFrame encoder inside PANGAEA: `_target_: skyframe.evaluate.adapters.pangaea.SkyFrameEncoder` in its configs.
+"""A SkyFrame encoder inside PANGAEA: `_target_: skyframe.adapters.pangaea.SkyFrameEncoder` in its configs.
 
 PANGAEA standardises by its data set's statistics and tells no dates: the normaliser is `dataset`, the days are unknown.
 With several dates the encoder's own fusion merges them, so no temporal decoder is wanted.
@@ -12,7 +12,7 @@ from typing import Any
 from pangaea.encoders.base import Encoder
 from torch import Tensor
 
-from skyframe.evaluate.adapters.feed import batch_of, features_of, load_encoder, padded, token_map
+from skyframe.adapters.feed import batch_of, features_of, load_encoder, padded, token_map
 
 NAMES = {"optical": "s2", "sar": "s1"}
 
