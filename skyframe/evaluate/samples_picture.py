@@ -46,7 +46,7 @@ def draw_samples(dataset: Dataset, items: Sequence[Item], path: Path) -> Path:
     samples = [(item, dataset.read(item)) for item in spread(items, ITEMS)]
     rows = [_panels(dataset, sample) for _, sample in samples]
     across = max(len(row) for row in rows)
-    folded = max(1, 4 // across)  # items side by side
+    folded = 4 if across == 1 else max(1, 8 // across)  # items side by side
     down = -(-len(rows) // folded)
     figure = Figure(figsize=(2.1 * across * folded + 0.4, 2.45 * down + 0.9), layout="constrained")
     grid = figure.subplots(down, across * folded, squeeze=False)

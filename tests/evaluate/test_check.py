@@ -94,8 +94,9 @@ def test_items_that_cannot_be_read_are_named_and_many_are_counted():
 def test_parts_keys_and_what_the_reader_found_stand_first():
     report = check_dataset(dataclasses.replace(toy(count=1), problems=("toy: list.txt is missing",)))
     assert report.problems == ("toy: list.txt is missing", "toy: no item in part test, expected some (in turn)")
-    twice = check_dataset(with_items(toy(), (1, {"key": "i0"})))
+    twice = check_dataset(with_items(toy(), (1, {"key": "i0", "about": {"n": 0}})))
     assert twice.problems == ("toy: item i0 is listed 2 times (train, test), expected once",)
+    assert twice.warnings == ()
 
 
 def test_equal_pixels_in_train_and_test_are_a_warning_and_black_ones_are_not():
