@@ -175,7 +175,7 @@ def units_of(dataset: Dataset, sample: Sample) -> Counter[int]:
     if dataset.kind == "multilabel":
         return Counter(np.flatnonzero(target).tolist())
     if dataset.kind in ("boxes", "oriented"):
-        return Counter(sample.targets["box_class"].tolist())
+        return Counter(n for n in sample.targets["box_class"].tolist() if n >= 0)
     if dataset.kind == "regression":
         return Counter({0: 1})
     numbers, counts = np.unique(target[target >= 0], return_counts=True)

@@ -143,7 +143,7 @@ def _draw_objects(axes: Axes, dataset: Dataset, sample: Sample) -> set[int]:
         axes.add_patch(
             Polygon(outline, closed=True, fill=False, edgecolor=colours[number], linewidth=1, linestyle=style)
         )
-        used.add(number)
+        used |= {number} - {-1}
     return used
 
 
