@@ -75,7 +75,7 @@ def _dates_fault(dataset: Dataset, sample: Sample) -> str:
 def _box_fault(dataset: Dataset, sample: Sample, key: str, shape: tuple[int, ...]) -> str:
     boxes, numbers = sample.targets[key], sample.targets["box_class"]
     height, width = _first(dataset, sample)[2:]
-    hard = sample.targets.get("difficult", np.zeros(len(numbers), bool))
+    hard = np.asarray(sample.targets.get("difficult", np.zeros(len(numbers))), bool)
     fault = (
         _shape_fault(boxes, (len(numbers), *shape), key)
         or _shape_fault(hard, (len(numbers),), "difficult")

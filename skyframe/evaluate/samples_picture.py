@@ -141,7 +141,14 @@ def _draw_objects(axes: Axes, dataset: Dataset, sample: Sample) -> set[int]:
     for outline, number, hard in zip(outlines, sample.targets["box_class"].tolist(), difficult.tolist(), strict=True):
         style = ":" if hard else "-"
         axes.add_patch(
-            Polygon(outline, closed=True, fill=False, edgecolor=colours[number], linewidth=1, linestyle=style)
+            Polygon(
+                outline,
+                closed=True,
+                fill=False,
+                edgecolor=colours[number] if number >= 0 else "0.6",
+                linewidth=1,
+                linestyle=style,
+            )
         )
         used |= {number} - {-1}
     return used
