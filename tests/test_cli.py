@@ -370,6 +370,8 @@ def test_a_refused_name_is_free_for_the_corrected_run(place, monkeypatch):
         ["simulate", "--help"],
         ["plan", "--help"],
         ["catalogue", "--help"],
+        ["data-check", "--help"],
+        ["report", "--help"],
         ["--version"],
     ],
 )

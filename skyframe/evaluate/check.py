@@ -85,7 +85,7 @@ def check_dataset(dataset: Dataset, decode: bool = True, show_progress: bool = F
     if len(bad) > SHOWN:
         bad[SHOWN:] = [f"{dataset.name}: {len(bad) - SHOWN} further items are damaged or contradictory"]
     problems = [*dataset.problems, *_part_problems(dataset), *_twice(dataset), *bad]
-    leaks = [(trained[pixels], key) for pixels, key in tested if pixels in trained]
+    leaks = [(trained[p], key) for p, key in tested if trained.get(p, key) != key]  # of one key: told above
     warnings = [*_leak_warnings(dataset, leaks), *(_unknown_classes(dataset, units) if decode else ())]
     return Report(tuple(problems), tuple(warnings), units, tuple(readable), sizes)
 
@@ -175,7 +175,7 @@ def units_of(dataset: Dataset, sample: Sample) -> Counter[int]:
     if dataset.kind == "multilabel":
         return Counter(np.flatnonzero(target).tolist())
     if dataset.kind in ("boxes", "oriented"):
-        return Counter(sample.targets["box_class"].tolist())
+        return Counter(n for n in sample.targets["box_class"].tolist() if n >= 0)
     if dataset.kind == "regression":
         return Counter({0: 1})
     numbers, counts = np.unique(target[target >= 0], return_counts=True)

@@ -75,8 +75,12 @@ def _dates_fault(dataset: Dataset, sample: Sample) -> str:
 def _box_fault(dataset: Dataset, sample: Sample, key: str, shape: tuple[int, ...]) -> str:
     boxes, numbers = sample.targets[key], sample.targets["box_class"]
     height, width = _first(dataset, sample)[2:]
-    fault = _shape_fault(boxes, (len(numbers), *shape), key) or _number_fault(
-        numbers, len(dataset.classes), "box_class"
+    hard = np.asarray(sample.targets.get("difficult", np.zeros(len(numbers))), bool)
+    fault = (
+        _shape_fault(boxes, (len(numbers), *shape), key)
+        or _shape_fault(hard, (len(numbers),), "difficult")
+        or _number_fault(numbers[~hard], len(dataset.classes), "box_class")
+        or _number_fault(numbers, len(dataset.classes), "box_class", -1)  # a difficult one may be of no class
     )
     if fault or not len(boxes):
         return fault

@@ -46,7 +46,7 @@ def draw_samples(dataset: Dataset, items: Sequence[Item], path: Path) -> Path:
     samples = [(item, dataset.read(item)) for item in spread(items, ITEMS)]
     rows = [_panels(dataset, sample) for _, sample in samples]
     across = max(len(row) for row in rows)
-    folded = max(1, 4 // across)  # items side by side
+    folded = 4 if across == 1 else max(1, 8 // across)  # items side by side
     down = -(-len(rows) // folded)
     figure = Figure(figsize=(2.1 * across * folded + 0.4, 2.45 * down + 0.9), layout="constrained")
     grid = figure.subplots(down, across * folded, squeeze=False)
@@ -141,9 +141,16 @@ def _draw_objects(axes: Axes, dataset: Dataset, sample: Sample) -> set[int]:
     for outline, number, hard in zip(outlines, sample.targets["box_class"].tolist(), difficult.tolist(), strict=True):
         style = ":" if hard else "-"
         axes.add_patch(
-            Polygon(outline, closed=True, fill=False, edgecolor=colours[number], linewidth=1, linestyle=style)
+            Polygon(
+                outline,
+                closed=True,
+                fill=False,
+                edgecolor=colours[number] if number >= 0 else "0.6",
+                linewidth=1,
+                linestyle=style,
+            )
         )
-        used.add(number)
+        used |= {number} - {-1}
     return used
 
 

@@ -45,3 +45,9 @@ def test_only_rows_of_one_task_split_and_seed_are_compared():
     for other in ({"task": "y"}, {"seed": 8}, {"split_sha256": "y"}, {"metric": "y"}, {"protocol": "linear"}):
         assert kinds(row("m", **other), raw) == []
     assert kinds(row("m", protocol="knn_k5"), row("raw", "raw", 0.9, protocol="knn_k5")) == []
+
+
+def test_of_errors_less_is_better():
+    raw, random = row("raw", "raw", 0.6, metric="rmse"), row("init", "random", 0.7, metric="rmse")
+    assert kinds(row("m", value=0.5, metric="rmse"), raw, random) == []
+    assert kinds(row("m", value=0.68, metric="rmse"), raw, random) == [("below_pixels", "m"), ("like_random", "m")]

@@ -53,6 +53,8 @@ WRONG = [
     ("boxes", {"boxes": np.array([[3, 3, 3, 5], [0, 1, 4, 5.0]])}, "boxes 0 at 3,3 3,5 has no area"),
     ("boxes", {"boxes": np.zeros((1, 4))}, r"boxes has shape \[1, 4\], expected \[2, 4\]"),
     ("boxes", {"box_class": np.array([0, 3])}, "box_class holds 3, expected 0 to 2"),
+    ("boxes", {"box_class": np.array([-1, 0])}, "box_class holds -1, expected 0 to 2$"),
+    ("boxes", {"box_class": np.array([0, -2])}, "box_class holds -2, expected 0 to 2 or -1"),
     ("oriented", {"corners": np.full((2, 4, 2), 20.0)}, "corners 0 at 20,20 .* reaches beyond"),
     ("regression", {"value": np.array([np.nan])}, "value is not a finite number"),
 ]  # fmt: skip
@@ -64,6 +66,15 @@ def test_targets_that_contradict_pixels_or_classes(kind, targets, sentence):
     assert len(report.problems) == 3 and report.readable == ()
     with pytest.raises(AssertionError, match=f"^toy: train item i0: {sentence}"):
         raise AssertionError(report.problems[0])
+
+
+def test_a_difficult_object_may_be_of_no_class_and_a_turned_box_reach_over_the_edge(tmp_path):
+    plain = with_targets(toy("boxes", 3), box_class=np.array([0, -1]))
+    report = check_dataset(plain)
+    assert report.problems == () and report.units["train"] == {0: 1}
+    assert draw_samples(plain, plain.items[:1], tmp_path / "a.png").is_file()
+    corners = np.array([[[-3, 1], [4, 1], [4, 5], [-3, 5]], [[1, 1], [2, 1], [2, 2], [1, 2]]], float)
+    assert check_dataset(with_targets(toy("oriented", 3), corners=corners)).problems == ()
 
 
 def test_modalities_and_bands_that_nobody_announced():
@@ -94,8 +105,9 @@ def test_items_that_cannot_be_read_are_named_and_many_are_counted():
 def test_parts_keys_and_what_the_reader_found_stand_first():
     report = check_dataset(dataclasses.replace(toy(count=1), problems=("toy: list.txt is missing",)))
     assert report.problems == ("toy: list.txt is missing", "toy: no item in part test, expected some (in turn)")
-    twice = check_dataset(with_items(toy(), (1, {"key": "i0"})))
+    twice = check_dataset(with_items(toy(), (1, {"key": "i0", "about": {"n": 0}})))
     assert twice.problems == ("toy: item i0 is listed 2 times (train, test), expected once",)
+    assert twice.warnings == ()
 
 
 def test_equal_pixels_in_train_and_test_are_a_warning_and_black_ones_are_not():

@@ -187,3 +187,11 @@ def test_stretch_colours_and_png():
     assert colours[1].tolist() == [34, 102, 58]
     image = Image.open(io.BytesIO(base64.b64decode(data_uri(stretched, 2).split(",")[1])))
     assert image.size == (2, 202)
+
+
+def test_colours_from_the_wheel_keep_away_from_those_by_word():
+    names = ["river", "town", *(f"kind {n}" for n in range(10))]
+    colours = class_colours(names).astype(float)
+    distance = np.linalg.norm(colours[2:, None] - colours[None, :2], axis=-1)
+    assert distance.min() > 60 and len(np.unique(colours, axis=0)) == 12
+    assert class_colours([]).shape == (0, 3)

@@ -13,7 +13,7 @@ from tests.evaluate.toy_sets import TARGETS, point_series, radar_series, toy
 @pytest.mark.parametrize("make", [*(lambda k=k: toy(k) for k in TARGETS), point_series, radar_series])
 def test_a_sheet_of_every_kind(make, tmp_path):
     dataset = make()
-    path = draw_samples(dataset, dataset.items[:4], tmp_path / "new" / "a.png")
+    path = draw_samples(dataset, dataset.items[:1], tmp_path / "new" / "a.png")
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("RGB"))
     assert min(pixels.shape[:2]) > 200 and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
