@@ -86,7 +86,7 @@ class Fit:
     def extent_of(self, fitted: Sample) -> tuple[int, int]:
         """Rows and columns of positions of a sample that this fit has made."""
         for match in self.matches.values():
-            if match.want.name in fitted.series:
+            if match.want.name in fitted.series and match.want.kind != "weather":
                 height, width = fitted.series[match.want.name].values.shape[-2:]
                 k = side_px(match.want)
                 return height // k, width // k
@@ -136,9 +136,10 @@ class Fit:
         series: dict[str, Series] = {}
         for name, match in self.matches.items():
             if name in sample.series:
-                k = side_px(match.want)
                 found = _convert(sample.series[name], match, self.statistics.get(name))
-                series[match.want.name] = _onto(found, rows, columns, k, pad=not self.positions)
+                if match.want.kind != "weather":  # one cell, whatever the place covers
+                    found = _onto(found, rows, columns, side_px(match.want), pad=not self.positions)
+                series[match.want.name] = found
         return dataclasses.replace(sample, series=series)
 
     def extent(self, sample: Sample) -> tuple[int, int]:
@@ -146,7 +147,7 @@ class Fit:
         if self.positions:
             return self.positions, self.positions
         for name, match in self.matches.items():
-            if name in sample.series:
+            if name in sample.series and match.want.kind != "weather":
                 height, width = sample.series[name].values.shape[-2:]
                 k = side_px(match.want)
                 return -(-height // k), -(-width // k)

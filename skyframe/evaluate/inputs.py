@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,10 +61,10 @@ def with_validation(dataset: Dataset, share: float = 0.2) -> Dataset:
     """The data set with a validation part: where nobody publishes one, a share of the training clusters, by hash."""
     if dataset.part("val"):
         return dataset
+    clusters = {i.cluster or i.key for i in dataset.part("train")}
+    chosen = set(sorted(clusters, key=lambda c: hash64("val", c))[: math.ceil(share * len(clusters))])
     items = [
-        dataclasses.replace(i, part="val")
-        if i.part == "train" and hash64("val", i.cluster or i.key) < share * 2**64
-        else i
+        dataclasses.replace(i, part="val") if i.part == "train" and (i.cluster or i.key) in chosen else i
         for i in dataset.items
     ]
     return dataclasses.replace(
