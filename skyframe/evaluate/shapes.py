@@ -79,7 +79,7 @@ def quad_intersections(first: Floats, second: Floats) -> Floats:
 
 
 def _cut(polygon: Floats, start: Floats, along: Floats) -> Floats:
-    """What of `[P, V, 2]` lies to the inner side of a line, `[P, V + 1, 2]`; places left over repeat the first corner."""
+    """What of `[P, V, 2]` lies on the inner side of a line, `[P, V + 1, 2]`; places left over repeat a corner."""
     side = along[:, None, 0] * (polygon[..., 1] - start[:, None, 1]) - along[:, None, 1] * (
         polygon[..., 0] - start[:, None, 0]
     )
@@ -101,7 +101,7 @@ def _signed_areas(polygons: Floats) -> Floats:
 
 
 def is_convex(quads: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Whether the corners `[n, 4, 2]` go round one way with an area; a bow tie, a line and a dent do not, bool `[n]`."""
+    """Whether corners `[n, 4, 2]` go round one way with an area, bool `[n]`; a bow tie, a line, a dent do not."""
     points = np.asarray(quads, np.float64)
     edges = np.roll(points, -1, -2) - points
     after = np.roll(edges, -1, -2)
@@ -121,18 +121,18 @@ def suppress(
         classes: `[n]`.
         most_overlap: intersection over union above which the worse of two goes.
     """
-    order = np.argsort(-np.asarray(scores), kind="stable")
-    covers = overlaps(shapes[order], shapes[order]) > most_overlap
-    covers &= classes[order][:, None] == classes[order][None]
-    kept = np.ones(len(order), bool)
-    for i in range(len(order)):
-        if kept[i]:
-            kept[i + 1 :] &= ~covers[i, i + 1 :]
-    return order[kept].astype(np.int64)
+    left, kept = np.argsort(-np.asarray(scores), kind="stable"), []
+    while len(left):  # row by row: most pairs of a crowd are never looked at
+        best, left = left[0], left[1:]
+        kept.append(best)
+        rivals = np.flatnonzero(classes[left] == classes[best])
+        covered = overlaps(shapes[best : best + 1], shapes[left[rivals]])[0] > most_overlap
+        left = np.delete(left, rivals[covered])
+    return np.array(kept, np.int64)
 
 
 def rectangles_of(quads: NDArray[np.floating]) -> Floats:
-    """Rotated rectangles `[n, 5]` (centre x, centre y, length of the first edge, of the second, angle) of quadrilaterals.
+    """Rotated rectangles `[n, 5]` (centre x, centre y, first edge, second edge, angle) of quadrilaterals.
 
     Exact for rectangles; for others opposite edges are averaged. The angle in radians turns the x axis to the first
     edge, clockwise on the screen.

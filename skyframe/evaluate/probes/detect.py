@@ -1,7 +1,7 @@
 """Training a detection head on an encoder's maps, and asking it about whole images.
 
-Images are cut into square tiles of whole positions; detections of overlapping tiles are joined by suppression. Maps of a
-frozen encoder are computed once and kept while they fit, so that an epoch costs the head alone.
+Images are cut into square tiles of whole positions; detections of overlapping tiles are joined by suppression. Maps of
+a frozen encoder are computed once and kept while they fit, so that an epoch costs the head alone.
 """
 
 from __future__ import annotations
@@ -206,10 +206,8 @@ class _TileSource:
         self.kept: dict[tuple[str, int, int], tuple[list[Tensor], Objects, int]] = {}
         self.last: tuple[str, Sample, Sample] | None = None
 
-    def batch(
-        self, tiles: Sequence[Tile], rng: np.random.Generator | None
-    ) -> tuple[list[Tensor], list[Objects], int]:
-        """Maps `[B, D, h, w]`, objects of each tile, and the tiles' side in pixels; flipped by `rng` where it is given."""
+    def batch(self, tiles: Sequence[Tile], rng: np.random.Generator | None) -> tuple[list[Tensor], list[Objects], int]:
+        """Maps `[B, D, h, w]`, objects of each tile, and the tiles' side in pixels; `rng` flips them."""
         keys = [(t.item.key, t.top, t.left) for t in tiles]
         if all(k in self.kept for k in keys):
             rows = [self.kept[k] for k in keys]
@@ -255,7 +253,9 @@ def flipped(sample: Sample, side_px: int, left_right: bool, up_down: bool) -> Sa
     return dataclasses.replace(sample, series=series, targets={**sample.targets, key: points.reshape(shapes.shape)})
 
 
-def _steps(tiles: Sequence[Tile], config: DetectionConfig, seed: int) -> Iterator[tuple[list[Tile], np.random.Generator]]:
+def _steps(
+    tiles: Sequence[Tile], config: DetectionConfig, seed: int
+) -> Iterator[tuple[list[Tile], np.random.Generator]]:
     """Batches of all epochs; the tiles of an image follow each other, so that it is read once an epoch."""
     by_item: dict[str, list[Tile]] = {}
     for tile in tiles:
