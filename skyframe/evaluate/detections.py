@@ -169,8 +169,7 @@ def _match_image(
             for row, (kind, least) in enumerate(rules):
                 overlap = np.where(hidden, share, iou) if kind == "coco" else iou
                 state[row] = (_match_coco if kind == "coco" else _match_voc)(overlap, hidden, least)
-        beyond = [i for i, (kind, _) in enumerate(rules) if kind == "coco"]
-        state[np.ix_(beyond, np.arange(len(mine)) >= PER_IMAGE)] = -1
+        state[[i for i, (kind, _) in enumerate(rules) if kind == "coco"], PER_IMAGE:] = -1
         made.append((answer.scores[mine].astype(np.float64), state))
     return made
 
@@ -178,7 +177,7 @@ def _match_image(
 def _match_coco(overlap: Floats, hidden: NDArray[np.bool_], least: float) -> list[int]:
     """The best scored object that is free decides; without one, whether any hidden one is met."""
     free, state = ~hidden, []
-    met_hidden = (overlap >= least)[:, hidden].any(1)
+    met_hidden = np.any(overlap[:, hidden] >= least, axis=1)
     for row, shaded in zip(overlap, met_hidden, strict=True):
         open_to = np.where(free, row, -1.0)
         best = len(row) - 1 - int(open_to[::-1].argmax())  # of equal ones the last, as in pycocotools

@@ -84,14 +84,15 @@ def _cut(polygon: Floats, start: Floats, along: Floats) -> Floats:
         polygon[..., 0] - start[:, None, 0]
     )
     following, next_side = np.roll(polygon, -1, 1), np.roll(side, -1, 1)
-    inside = side >= 0
+    inside: NDArray[np.bool_] = np.greater_equal(side, 0)
     crossing = inside != (next_side >= 0)
     share = np.divide(side, side - next_side, out=np.zeros_like(side), where=crossing)[..., None]
     points = np.stack([polygon, polygon + share * (following - polygon)], 2).reshape(len(polygon), -1, 2)
     kept = np.stack([inside, crossing], 2).reshape(len(polygon), -1)
     order = np.argsort(~kept, axis=1, kind="stable")[:, : polygon.shape[1] + 1]
     points = np.take_along_axis(points, order[..., None], 1)
-    return np.where(np.take_along_axis(kept, order, 1)[..., None], points, points[:, :1] * kept.any(1)[:, None, None])
+    first = points[:, :1] * np.any(kept, axis=1).reshape(-1, 1, 1)
+    return np.where(np.take_along_axis(kept, order, 1)[..., None], points, first)
 
 
 def _signed_areas(polygons: Floats) -> Floats:
@@ -106,8 +107,8 @@ def is_convex(quads: NDArray[np.floating]) -> NDArray[np.bool_]:
     edges = np.roll(points, -1, -2) - points
     after = np.roll(edges, -1, -2)
     turns = edges[..., 0] * after[..., 1] - edges[..., 1] * after[..., 0]
-    one_way: NDArray[np.bool_] = (turns >= 0).all(-1) | (turns <= 0).all(-1)
-    return one_way & (np.abs(_signed_areas(points)) > 0)
+    one_way = np.all(turns >= 0, axis=-1) | np.all(turns <= 0, axis=-1)
+    return np.asarray(one_way & (np.abs(_signed_areas(points)) > 0), bool)
 
 
 def suppress(

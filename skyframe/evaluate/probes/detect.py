@@ -238,7 +238,7 @@ class _TileSource:
 
 def flipped(sample: Sample, side_px: int, left_right: bool, up_down: bool) -> Sample:
     """A square of `side_px` pixels mirrored along one or both axes, with its boxes or corners."""
-    axes = [axis for axis, is_wanted in ((-1, left_right), (-2, up_down)) if is_wanted]
+    axes = tuple(axis for axis, is_wanted in ((-1, left_right), (-2, up_down)) if is_wanted)
     series = {
         n: dataclasses.replace(s, values=np.flip(s.values, axes), valid=np.flip(s.valid, axes))
         for n, s in sample.series.items()
