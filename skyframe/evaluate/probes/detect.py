@@ -150,6 +150,7 @@ def detect(trained: TrainedDetector, sample: Sample) -> Found:
     around = enclosing(joined.shapes)
     middle = (around[:, :2] + around[:, 2:]) / 2
     inside = ((middle >= 0) & (middle < size[::-1])).all(1)
+    # bounds the comparison of pairs below on images of many tiles
     inside &= joined.scores >= np.sort(joined.scores)[::-1][: 2 * detector.config.per_image].min(initial=1.0)
     kept = Found(*(getattr(joined, key)[inside] for key in ("shapes", "classes", "scores", "difficult")))
     return without_doubles(kept, detector.config)
@@ -186,6 +187,11 @@ def plan_tiles(fit: Fit, items: Sequence[Item], config: DetectionConfig, show: b
         seen.append((item, fit.extent(sample), fit.label_px(_size(fit.dataset, sample)), middle))
     if not seen:
         return 1, []
+    if len(scales := {px for _, _, px, _ in seen}) > 1:
+        raise InputError(
+            f"{fit.dataset.name}: images of {len(scales)} sizes resampled to {fit.positions} positions, expected one "
+            "size for detection; set positions to 0 to take them pixel by pixel"
+        )
     side = min(max(1, config.tile_px // seen[0][2]), max(max(extent) for _, extent, _, _ in seen))
     tiles = []
     for item, extent, px, middle in seen:
