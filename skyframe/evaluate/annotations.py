@@ -1,7 +1,7 @@
 """Objects drawn on images, from XML of several makers or a table, as checked detection targets.
 
-Coordinates are taken as written: makers count pixels from 0 or from 1 and hardly say which, and no overlap of a benchmark
-hangs on it. A box may reach beyond its image, as one of a cut object does, but not lie outside of it.
+Coordinates are taken as written: makers count pixels from 0 or from 1 and hardly say which. A box may reach beyond its
+image, as one of a cut object does, but not lie outside of it.
 """
 
 from __future__ import annotations

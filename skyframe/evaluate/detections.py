@@ -3,10 +3,12 @@
 What a detection is matched to depends on its own image alone, so matching is done once; a metric over images that count
 several times or not at all then costs a sort less than the first evaluation.
 
-| metric | matching | area under the curve | IoU |
+| metric | matching | area under the curve | IoU from |
 |---|---|---|---|
-| `map`, `map50`, `map75` | COCO: the best object still free; the 100 best detections per image and class | 101 points | 0.50, 0.55 ... 0.95; 0.5; 0.75 |
-| `voc_map50`, `voc07_map50` | VOC: the best object, a second detection of it is wrong | all points; 11 points | 0.5 |
+| `map`, `map50`, `map75` | COCO: the best object still free | 101 points | 0.50, 0.55 ... 0.95; 0.5; 0.75 |
+| `voc_map50`, `voc07_map50` | VOC: the best object, found once | all points; 11 points | 0.5 |
+
+COCO counts the 100 best detections per image and class, VOC all.
 
 IoU is of boxes, or of the corners' polygons as for DOTA. Means are over classes with at least one scored object.
 **Objects that are not scored** (difficult, or of class -1, which any class may match): a detection matched to one is
@@ -116,7 +118,8 @@ class DetectionMeasure:
         """Average precision of each class, float64 `[R, C]`, NaN where a draw holds no scored object of it."""
         if metric not in RULES:
             raise InputError(
-                f"metric {metric!r} is not of detections, expected one of {', '.join(RULES)}{did_you_mean(metric, RULES)}"
+                f"metric {metric!r} is not of detections, expected one of "
+                f"{', '.join(RULES)}{did_you_mean(metric, RULES)}"
             )
         kind, thresholds = RULES[metric]
         rules = [self._rules.index((kind, t)) for t in thresholds]
@@ -166,8 +169,7 @@ def _match_image(
             for row, (kind, least) in enumerate(rules):
                 overlap = np.where(hidden, share, iou) if kind == "coco" else iou
                 state[row] = (_match_coco if kind == "coco" else _match_voc)(overlap, hidden, least)
-        beyond = [i for i, (kind, _) in enumerate(rules) if kind == "coco"]
-        state[np.ix_(beyond, np.arange(len(mine)) >= PER_IMAGE)] = -1
+        state[[i for i, (kind, _) in enumerate(rules) if kind == "coco"], PER_IMAGE:] = -1
         made.append((answer.scores[mine].astype(np.float64), state))
     return made
 
@@ -175,7 +177,7 @@ def _match_image(
 def _match_coco(overlap: Floats, hidden: NDArray[np.bool_], least: float) -> list[int]:
     """The best scored object that is free decides; without one, whether any hidden one is met."""
     free, state = ~hidden, []
-    met_hidden = (overlap >= least)[:, hidden].any(1)
+    met_hidden = np.any(overlap[:, hidden] >= least, axis=1)
     for row, shaded in zip(overlap, met_hidden, strict=True):
         open_to = np.where(free, row, -1.0)
         best = len(row) - 1 - int(open_to[::-1].argmax())  # of equal ones the last, as in pycocotools

@@ -79,19 +79,20 @@ def quad_intersections(first: Floats, second: Floats) -> Floats:
 
 
 def _cut(polygon: Floats, start: Floats, along: Floats) -> Floats:
-    """What of `[P, V, 2]` lies to the inner side of a line, `[P, V + 1, 2]`; places left over repeat the first corner."""
+    """What of `[P, V, 2]` lies on the inner side of a line, `[P, V + 1, 2]`; places left over repeat a corner."""
     side = along[:, None, 0] * (polygon[..., 1] - start[:, None, 1]) - along[:, None, 1] * (
         polygon[..., 0] - start[:, None, 0]
     )
     following, next_side = np.roll(polygon, -1, 1), np.roll(side, -1, 1)
-    inside = side >= 0
+    inside: NDArray[np.bool_] = np.greater_equal(side, 0)
     crossing = inside != (next_side >= 0)
     share = np.divide(side, side - next_side, out=np.zeros_like(side), where=crossing)[..., None]
     points = np.stack([polygon, polygon + share * (following - polygon)], 2).reshape(len(polygon), -1, 2)
     kept = np.stack([inside, crossing], 2).reshape(len(polygon), -1)
     order = np.argsort(~kept, axis=1, kind="stable")[:, : polygon.shape[1] + 1]
     points = np.take_along_axis(points, order[..., None], 1)
-    return np.where(np.take_along_axis(kept, order, 1)[..., None], points, points[:, :1] * kept.any(1)[:, None, None])
+    first = points[:, :1] * np.any(kept, axis=1).reshape(-1, 1, 1)
+    return np.where(np.take_along_axis(kept, order, 1)[..., None], points, first)
 
 
 def _signed_areas(polygons: Floats) -> Floats:
@@ -101,13 +102,13 @@ def _signed_areas(polygons: Floats) -> Floats:
 
 
 def is_convex(quads: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Whether the corners `[n, 4, 2]` go round one way with an area; a bow tie, a line and a dent do not, bool `[n]`."""
+    """Whether corners `[n, 4, 2]` go round one way with an area, bool `[n]`; a bow tie, a line, a dent do not."""
     points = np.asarray(quads, np.float64)
     edges = np.roll(points, -1, -2) - points
     after = np.roll(edges, -1, -2)
     turns = edges[..., 0] * after[..., 1] - edges[..., 1] * after[..., 0]
-    one_way: NDArray[np.bool_] = (turns >= 0).all(-1) | (turns <= 0).all(-1)
-    return one_way & (np.abs(_signed_areas(points)) > 0)
+    one_way = np.all(turns >= 0, axis=-1) | np.all(turns <= 0, axis=-1)
+    return np.asarray(one_way & (np.abs(_signed_areas(points)) > 0), bool)
 
 
 def suppress(
@@ -121,18 +122,18 @@ def suppress(
         classes: `[n]`.
         most_overlap: intersection over union above which the worse of two goes.
     """
-    order = np.argsort(-np.asarray(scores), kind="stable")
-    covers = overlaps(shapes[order], shapes[order]) > most_overlap
-    covers &= classes[order][:, None] == classes[order][None]
-    kept = np.ones(len(order), bool)
-    for i in range(len(order)):
-        if kept[i]:
-            kept[i + 1 :] &= ~covers[i, i + 1 :]
-    return order[kept].astype(np.int64)
+    left, kept = np.argsort(-np.asarray(scores), kind="stable"), []
+    while len(left):  # row by row: most pairs of a crowd are never looked at
+        best, left = left[0], left[1:]
+        kept.append(best)
+        rivals = np.flatnonzero(classes[left] == classes[best])
+        covered = overlaps(shapes[best : best + 1], shapes[left[rivals]])[0] > most_overlap
+        left = np.delete(left, rivals[covered])
+    return np.array(kept, np.int64)
 
 
 def rectangles_of(quads: NDArray[np.floating]) -> Floats:
-    """Rotated rectangles `[n, 5]` (centre x, centre y, length of the first edge, of the second, angle) of quadrilaterals.
+    """Rotated rectangles `[n, 5]` (centre x, centre y, first edge, second edge, angle) of quadrilaterals.
 
     Exact for rectangles; for others opposite edges are averaged. The angle in radians turns the x axis to the first
     edge, clockwise on the screen.

@@ -40,7 +40,7 @@ def test_overrides_reach_any_depth_and_select_keeps_the_suites_order():
     ("override", "message"),
     [
         ("protocol=[knn]", "mine.yaml: unknown key 'protocol'; did you mean 'protocols'"),
-        ("protocols=[svm]", "mine.yaml: protocols .'svm'., expected some of knn, linear, logistic"),
+        ("protocols=[svm]", "mine.yaml: tasks.crops: protocols .'svm'., expected some of knn, linear, logistic"),
         ("select=[crop]", "mine.yaml: select names 'crop', expected some of crops; did you mean 'crops'"),
         ("tasks.crops.metrics=[f1]", "tasks.crops: metrics .'f1'., expected some of accuracy"),
         ("tasks.crops.label_share=1.5", "tasks.crops: label_share is 1.5, expected a share above 0"),

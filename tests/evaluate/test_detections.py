@@ -1,5 +1,6 @@
 import contextlib
 import io
+import itertools
 
 import numpy as np
 import pytest
@@ -98,26 +99,26 @@ def test_one_class_does_not_see_the_other():
     assert value_of(half, "map50") == pytest.approx(0.5)  # the third class has no object
 
 
-def coco_scores(answers, truths, num_classes):
-    """The same by faster-coco-eval, difficult objects as crowds."""
-    images = [{"id": i + 1, "height": 200, "width": 200} for i in range(len(truths))]
-    boxes = [
+def coco_boxes(parts):
+    """Rows of COCO's lists; difficult objects as crowds."""
+    rows = [
         {
-            "id": 0, "image_id": i + 1, "category_id": int(c) + 1, "iscrowd": int(d), "ignore": int(d),
+            "image_id": image + 1, "category_id": int(c) + 1, "iscrowd": int(d), "score": float(s),
             "bbox": [*map(float, b[:2]), *map(float, b[2:] - b[:2])], "area": float((b[2:] - b[:2]).prod()),
         }
-        for i, t in enumerate(truths)
-        for b, c, d in zip(t.shapes, t.classes, t.difficult, strict=True)
+        for image, part in enumerate(parts)
+        for b, c, d, s in zip(part.shapes, part.classes, part.difficult, part.scores, strict=True)
     ]  # fmt: skip
-    boxes = [{**b, "id": n + 1} for n, b in enumerate(boxes)]
-    given = [
-        {"image_id": i + 1, "category_id": int(c) + 1, "score": float(s), "bbox": [*map(float, b[:2]), *map(float, b[2:] - b[:2])]}
-        for i, a in enumerate(answers)
-        for b, c, s in zip(a.shapes, a.classes, a.scores, strict=True)
-    ]  # fmt: skip
+    return [{**row, "id": number + 1} for number, row in enumerate(rows)]
+
+
+def coco_scores(answers, truths, num_classes):
+    """The same by faster-coco-eval."""
+    images = [{"id": i + 1, "height": 200, "width": 200} for i in range(len(truths))]
+    kinds = [{"id": c + 1} for c in range(num_classes)]
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO({"images": images, "annotations": boxes, "categories": [{"id": c + 1} for c in range(num_classes)]})
-        evaluation = COCOeval_faster(truth, truth.loadRes(given), "bbox")
+        truth = COCO({"images": images, "annotations": coco_boxes(truths), "categories": kinds})
+        evaluation = COCOeval_faster(truth, truth.loadRes(coco_boxes(answers)), "bbox")
         evaluation.run()
     return evaluation.stats[:3]
 
@@ -165,11 +166,11 @@ def naive_voc(answers, truths, num_classes, eleven):
                 used.add((i, best))
         points = [(sum(hits[: n + 1]) / total, sum(hits[: n + 1]) / (n + 1)) for n in range(len(hits))]
         if eleven:
-            aps.append(np.mean([max([p for r, p in points if r >= level], default=0) for level in np.linspace(0, 1, 11)]))
+            best = [max([p for r, p in points if r >= level], default=0) for level in np.linspace(0, 1, 11)]
+            aps.append(np.mean(best))
         else:
             levels = sorted({r for r, _ in points} | {0.0})
-            steps = zip(levels, levels[1:], strict=False)
-            aps.append(sum((b - a) * max(p for r, p in points if r >= b) for a, b in steps))
+            aps.append(sum((b - a) * max(p for r, p in points if r >= b) for a, b in itertools.pairwise(levels)))
     return np.mean(aps)
 
 
@@ -184,7 +185,10 @@ def test_oriented_agrees_with_the_naive_form(seed):
 
 def test_straight_corners_score_as_boxes():
     answers, truths = noise(20, 5)
-    corners = [[Found(corners_of(f.shapes).astype(np.float32), f.classes, f.scores, f.difficult) for f in part] for part in (answers, truths)]  # fmt: skip
+    corners = [
+        [Found(corners_of(f.shapes).astype(np.float32), f.classes, f.scores, f.difficult) for f in part]
+        for part in (answers, truths)
+    ]
     boxes, quads = DetectionMeasure(answers, truths, 3), DetectionMeasure(*corners, 3)
     for metric in METRICS:
         assert value_of(quads, metric) == pytest.approx(value_of(boxes, metric), abs=1e-9)

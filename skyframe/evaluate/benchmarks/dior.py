@@ -1,11 +1,12 @@
 """DIOR and DIOR-R: 20 classes of objects on 23,463 images of 800 x 800, 0.5 to 30 m, horizontal or oriented.
 
-| layout | images | annotations | parts |
+| layout | images | annotations below `Annotations` | parts |
 |---|---|---|---|
-| torchgeo's | `Images/{trainval,test}/*.jpg` | `Annotations/trainval/*.xml` | `sample_df.csv`; none of the test part is labelled |
-| original | `JPEGImages-{trainval,test}/*.jpg` | `Annotations/{Horizontal,Oriented} Bounding Boxes/*.xml` | `ImageSets/Main/*.txt` |
+| torchgeo's | `Images/{trainval,test}/*.jpg` | `trainval/*.xml` | `sample_df.csv` |
+| original | `JPEGImages-{trainval,test}/*.jpg` | `{Horizontal,Oriented} Bounding Boxes/` | `ImageSets/Main/*.txt` |
 
-DIOR-R is the second with oriented boxes (`robndbox`), over the same images.
+In the first nothing of the test part is labelled, so that val is scored. DIOR-R is the second with oriented boxes
+(`robndbox`), over the same images.
 
 Source: Li et al., Object detection in optical remote sensing images, ISPRS 2020; Cheng et al., Anchor-free oriented
 proposal generator (DIOR-R), TGRS 2022. The original layout is written from descriptions of it.

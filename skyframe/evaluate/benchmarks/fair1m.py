@@ -1,7 +1,7 @@
 """FAIR1M: a million objects of 37 fine classes with oriented boxes on images of 1,000 to 10,000 pixels, 0.3 to 0.8 m.
 
-Layout: `train/part{1,2}/{images,labelXml}/N.{tif,xml}`, `validation/{images,labelXml}/...`, `test/images/...`; corners are
-five points, the first again at the end. Orientation is kept, unlike in readers that reduce it to horizontal boxes.
+Layout: `train/part{1,2}/{images,labelXml}/N.{tif,xml}`, `validation/{images,labelXml}/...`, `test/images/...`; corners
+are five points, the first again at the end. Orientation is kept, unlike in readers that reduce it to horizontal boxes.
 Labels of the test part are withheld, so the validation part is scored, and val is an eighth of train by hash.
 
 Source: Sun et al., FAIR1M, ISPRS 2022.
@@ -20,9 +20,9 @@ from skyframe.sample import Sample
 CLASSES = (
     "Passenger Ship", "Motorboat", "Fishing Boat", "Tugboat", "other-ship", "Engineering Ship", "Liquid Cargo Ship",
     "Dry Cargo Ship", "Warship", "Small Car", "Bus", "Cargo Truck", "Dump Truck", "other-vehicle", "Van", "Trailer",
-    "Tractor", "Excavator", "Truck Tractor", "Boeing737", "Boeing747", "Boeing777", "Boeing787", "ARJ21", "C919", "A220",
-    "A321", "A330", "A350", "other-airplane", "Baseball Field", "Basketball Court", "Football Field", "Tennis Court",
-    "Roundabout", "Intersection", "Bridge",
+    "Tractor", "Excavator", "Truck Tractor", "Boeing737", "Boeing747", "Boeing777", "Boeing787", "ARJ21", "C919",
+    "A220", "A321", "A330", "A350", "other-airplane", "Baseball Field", "Basketball Court", "Football Field",
+    "Tennis Court", "Roundabout", "Intersection", "Bridge",
 )  # fmt: skip
 GSD_M = 0.8
 """Nominal: Gaofen-2 images have 0.8 m, those of Google Earth 0.3 m and more."""

@@ -1,6 +1,6 @@
-"""HIT-UAV: persons, cars, bicycles and other vehicles on thermal images of 640 x 512 pixels, taken by a UAV at 60 to 130 m.
+"""HIT-UAV: persons, cars, bicycles and other vehicles on thermal images of 640 x 512 pixels, from 60 to 130 m above.
 
-Layout: `normal_xml/{JPEGImages,Annotations}` with one VOC file per image, and perhaps `normal_xml/ImageSets/Main/*.txt`;
+Layout: `normal_xml/{JPEGImages,Annotations}` with one VOC file per image, perhaps `normal_xml/ImageSets/Main/*.txt`;
 without the lists parts are by hash, 70/10/20 as published. `DontCare` marks what annotators could not tell: detections
 there are neither right nor wrong. A name says 0 day or 1 night, altitude (m), angle of the camera, weather and number.
 

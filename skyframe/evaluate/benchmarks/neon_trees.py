@@ -5,8 +5,9 @@
 | NeonTreeEvaluation | `{training,evaluation}/RGB/*.tif` | `annotations/*.xml` | evaluation is test |
 | DeepForest's samples | `*.tif`, `*.png` in one folder | `.xml` or `.csv` beside | plots of 400 x 400 pixels are test |
 
-Of the first layout val is an eighth of train by hash, the second is too small to have one. A CSV is read where there is no XML; one with a column of scores holds a model's
-answers and is left alone, `<image>_truth.csv` is preferred. In one folder an image without either is not listed.
+Of the first layout val is an eighth of train by hash; the second is too small to have one. A CSV is read where there is
+no XML; one with a column of scores holds a model's answers and is left alone, `<image>_truth.csv` is preferred. In one
+folder an image without either is not listed.
 
 Source: Weinstein et al., A benchmark dataset for canopy crown detection, PLOS Computational Biology 2021. The first
 layout is written from descriptions of it.

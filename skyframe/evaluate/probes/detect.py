@@ -1,7 +1,7 @@
 """Training a detection head on an encoder's maps, and asking it about whole images.
 
-Images are cut into square tiles of whole positions; detections of overlapping tiles are joined by suppression. Maps of a
-frozen encoder are computed once and kept while they fit, so that an epoch costs the head alone.
+Images are cut into square tiles of whole positions; detections of overlapping tiles are joined by suppression. Maps of
+a frozen encoder are computed once and kept while they fit, so that an epoch costs the head alone.
 """
 
 from __future__ import annotations
@@ -150,6 +150,7 @@ def detect(trained: TrainedDetector, sample: Sample) -> Found:
     around = enclosing(joined.shapes)
     middle = (around[:, :2] + around[:, 2:]) / 2
     inside = ((middle >= 0) & (middle < size[::-1])).all(1)
+    # bounds the comparison of pairs below on images of many tiles
     inside &= joined.scores >= np.sort(joined.scores)[::-1][: 2 * detector.config.per_image].min(initial=1.0)
     kept = Found(*(getattr(joined, key)[inside] for key in ("shapes", "classes", "scores", "difficult")))
     return without_doubles(kept, detector.config)
@@ -186,6 +187,11 @@ def plan_tiles(fit: Fit, items: Sequence[Item], config: DetectionConfig, show: b
         seen.append((item, fit.extent(sample), fit.label_px(sample), middle))
     if not seen:
         return 1, []
+    if len(scales := {px for _, _, px, _ in seen}) > 1:
+        raise InputError(
+            f"{fit.dataset.name}: images of {len(scales)} sizes resampled to {fit.positions} positions, expected one "
+            "size for detection; set positions to 0 to take them pixel by pixel"
+        )
     side = min(max(1, config.tile_px // seen[0][2]), max(max(extent) for _, extent, _, _ in seen))
     tiles = []
     for item, extent, px, middle in seen:
@@ -207,7 +213,7 @@ class _TileSource:
         self.last: tuple[str, Sample, Sample] | None = None
 
     def batch(self, tiles: Sequence[Tile], rng: np.random.Generator | None) -> tuple[list[Tensor], list[Objects], int]:
-        """Maps `[B, D, h, w]`, objects of each tile, and the tiles' side in pixels; flipped by `rng` where it is given."""
+        """Maps `[B, D, h, w]`, objects of each tile, and the tiles' side in pixels; `rng` flips them."""
         keys = [(t.item.key, t.top, t.left) for t in tiles]
         if all(k in self.kept for k in keys):
             rows = [self.kept[k] for k in keys]
@@ -238,7 +244,7 @@ class _TileSource:
 
 def flipped(sample: Sample, side_px: int, left_right: bool, up_down: bool) -> Sample:
     """A square of `side_px` pixels mirrored along one or both axes, with its boxes or corners."""
-    axes = [axis for axis, is_wanted in ((-1, left_right), (-2, up_down)) if is_wanted]
+    axes = tuple(axis for axis, is_wanted in ((-1, left_right), (-2, up_down)) if is_wanted)
     series = {
         n: dataclasses.replace(s, values=np.flip(s.values, axes), valid=np.flip(s.valid, axes))
         for n, s in sample.series.items()

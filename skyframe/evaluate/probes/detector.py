@@ -42,8 +42,8 @@ class Pyramid(nn.Module):
     Each level comes from the map nearest in stride, spread by a sub-pixel convolution where it is coarser; where there
     are several maps, coarse levels are added to finer ones.
 
-    Source: Li et al., Exploring plain vision transformer backbones for object detection (ViTDet, ECCV 2022), for one map;
-    Lin et al., Feature pyramid networks (CVPR 2017), for several.
+    Source: Li et al., Exploring plain vision transformer backbones for object detection (ViTDet, ECCV 2022), for one
+    map; Lin et al., Feature pyramid networks (CVPR 2017), for several.
     """
 
     def __init__(self, widths: Sequence[int], given: Sequence[float], strides: Sequence[int], width: int) -> None:
@@ -71,7 +71,7 @@ class Pyramid(nn.Module):
 
 
 class Detector(nn.Module):
-    """Pyramid and towers; at each location the classes, distances to the box's sides, centre-ness, and perhaps an angle.
+    """Pyramid and towers; at each location classes, distances to the box's sides, centre-ness, and perhaps an angle.
 
     Source: Tian et al., FCOS (ICCV 2019). With `oriented` the distances are measured in a frame turned by the angle.
     """
@@ -137,7 +137,7 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def detect(self, maps: Sequence[Tensor], side_px: int) -> list[Found]:
-        """Detections of each image, without doubles, the surest first; the score is the root of class times centre-ness."""
+        """Detections of each image without doubles, the surest first; scores are roots of class times centre-ness."""
         answers, config = self(maps, side_px), self.config
         scores = (answers.logits.sigmoid() * answers.centreness.sigmoid()[..., None]).sqrt()
         made = []

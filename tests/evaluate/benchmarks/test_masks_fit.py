@@ -39,7 +39,7 @@ def test_a_sample_in_the_contracts_bands_covers_its_mask(tmp_path, name, write, 
     series = fitted(sample).series["s2"]
     target = sample.targets.get("mask", sample.targets.get("masks"))
     assert series.values.shape == (dates, 4, *target.shape[-2:])
-    assert fitted.label_px(target.shape[-2:]) == 1
+    assert fitted.label_px(sample) == 1
     assert series.bands.tolist() == [bool(b) for b in bands]
     assert series.valid.mean() > 0.9
     assert np.isfinite(series.values).all()

@@ -70,14 +70,9 @@ def write_dior(root: Path) -> Path:
             voc(box("airplane") + box("Expressway-toll-station", (30, 2, 48, 30), 1)),
         )
         write_text(labels / "Oriented Bounding Boxes" / f"{stem}.xml", voc(rotated("ship")))
-        with _appended(root / "ImageSets" / "Main" / f"{part}.txt") as file:
-            file.write(f"{stem}\n")
+        listed = root / "ImageSets" / "Main" / f"{part}.txt"
+        write_text(listed, (listed.read_text() if listed.is_file() else "") + f"{stem}\n")
     return root
-
-
-def _appended(path: Path):  # type: ignore[no-untyped-def]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("a", encoding="utf-8")
 
 
 def write_fair1m(root: Path) -> Path:
@@ -86,10 +81,9 @@ def write_fair1m(root: Path) -> Path:
         place = "train/part1" if stem < 2 else "train/part2" if stem < 4 else "validation" if stem < 6 else "test"
         write_picture(root / place / "images" / f"{stem}.tif")
         if place != "test":
-            objects = (
-                f"<objects>{points('Boeing737')}{points('other-ship', ((30, 2), (44, 2), (44, 9), (30, 9)))}</objects>"
-            )
-            write_text(root / place / "labelXml" / f"{stem}.xml", f"<annotation>{objects}</annotation>")
+            drawn = points("Boeing737") + points("other-ship", ((30, 2), (44, 2), (44, 9), (30, 9)))
+            text = f"<annotation><objects>{drawn}</objects></annotation>"
+            write_text(root / place / "labelXml" / f"{stem}.xml", text)
     return root
 
 

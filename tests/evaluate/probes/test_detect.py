@@ -76,12 +76,12 @@ def test_a_head_on_frozen_maps_learns_and_computes_them_once(kind):
 
 def test_real_boxes_are_learnt(shared_dir):
     dataset = open_dataset("hit-uav", shared_dir / "data" / "HIT-UAV")
-    few = [i for i in dataset.items if i.key.startswith("0_60_50")][:4]
+    few = [i for i in dataset.items if i.key in ("0_80_50_0_06986", "0_80_40_0_06938")]
     fitted = stem_fit(dataset)
     stem = Stem(fitted.contract, width=16)
-    config = dataclasses.replace(SMALL, width=32, tile_px=320, overlap_px=0, epochs=12, lr=4e-3)
+    config = dataclasses.replace(SMALL, width=32, tile_px=320, overlap_px=0, epochs=30, lr=3e-3)
     trained = train_detector(stem, fitted, config, 0, list(stem.parameters()), items=few, show=False)
-    assert value_of(score_detector(trained, few, show=False), "map50") > 0.3
+    assert value_of(score_detector(trained, few, show=False), "map50") > 0.4  # an untrained head stays below 0.01
 
 
 def test_equal_seeds_train_alike():
@@ -112,7 +112,7 @@ class Oracle:
     def detect(self, maps, side_px):
         made = []
         for image in maps[0]:
-            y, x = np.nonzero(image[0].numpy() == 255)
+            y, x = np.nonzero(image[0].numpy() > 200)
             boxes = np.column_stack([x - 2, y - 2, x + 2, y + 2]).astype(np.float32)
             made.append(objects_found(boxes))
         return made
@@ -199,6 +199,15 @@ def test_objects_by_hand():
         found = objects_of(sample, torch.device("cpu"))
         assert found.rectangles.tolist() == [[2, 1, 4, 2, 0], [4, 7, 4, 10, 0]]
         assert found.scored.tolist() == [True, False]
+
+
+def test_images_of_several_sizes_are_not_resampled_to_one():
+    dataset = painted("boxes", num=2)
+    read = {False: dataset.read, True: lambda item: painted("boxes", (96, 96)).read(item)}
+    mixed = dataclasses.replace(dataset, read=lambda item: read[item.label == 1](item))
+    resampled = dataclasses.replace(stem_fit(dataset), dataset=mixed, positions=2)
+    with pytest.raises(InputError, match="painted: images of 2 sizes resampled to 2 positions, expected one size"):
+        plan_tiles(resampled, mixed.items, CONFIG, show=False)
 
 
 def test_other_kinds_and_empty_sets_are_refused():

@@ -132,7 +132,8 @@ def test_right_answers_cost_little_and_wrong_ones_more(oriented):
 def test_a_batch_without_objects_has_a_loss_and_gradients():
     points, stride = grid()
     logits = torch.zeros(1, len(points), 2, requires_grad=True)
-    terms = losses(answers(torch.ones(1, len(points), 5), logits, torch.zeros(1, len(points)), points, stride), [objects()], False)  # fmt: skip
+    given = answers(torch.ones(1, len(points), 5), logits, torch.zeros(1, len(points)), points, stride)
+    terms = losses(given, [objects()], False)
     assert terms["class"].item() == pytest.approx(len(points) * 2 * 0.75 * 0.25 * math.log(2), rel=1e-5)
     assert terms["box"].item() == terms["centre"].item() == 0.0
     terms["class"].backward()
