@@ -85,12 +85,11 @@ def _box_fault(dataset: Dataset, sample: Sample, key: str, shape: tuple[int, ...
     if fault or not len(boxes):
         return fault
     points = boxes.reshape(len(boxes), -1, 2).astype(np.float64)
-    # A turned box at the edge has corners outside by right; its middle is inside.
-    seen = points.mean(1, keepdims=True) if key == "corners" else points
-    beyond = np.maximum(-seen, seen - [width, height]).max((1, 2))
+    middle = points.mean(1)  # an object that the edge cuts reaches outside by right; its middle is inside
+    beyond = np.maximum(-middle, middle - [width, height]).max(1)
     if not np.isfinite(points).all() or beyond.max() > BEYOND_PX:
         worst = int(np.where(np.isfinite(beyond), beyond, np.inf).argmax())
-        return f"{key} {worst} at {_shown(points[worst])} reaches beyond the image of {width} x {height} pixels"
+        return f"{key} {worst} at {_shown(points[worst])} lies beyond the image of {width} x {height} pixels"
     empty = np.flatnonzero((np.ptp(points, axis=1) <= 0).any(1))
     return f"{key} {empty[0]} at {_shown(points[empty[0]])} has no area" if empty.size else ""
 

@@ -221,8 +221,8 @@ def fit(
         )
     if positions and dataset.kind in ("boxes", "oriented"):
         raise InputError(
-            f"{dataset.name}: positions {positions}, expected 0, as objects are scored in the image's own pixels; leave "
-            "it out"
+            f"{dataset.name}: positions {positions}, expected 0, as objects are scored in the image's own pixels; "
+            "leave it out"
         )
     matches: dict[str, Match] = {}
     for name, given in dataset.modalities.items():

@@ -25,9 +25,9 @@ class Encoder(Protocol):
     """Anything that turns a batch into features, in evaluation mode and without gradient.
 
     An encoder may have `maps(batch, source) -> [[B, D_l, h_l, w_l], ...]`, maps of several depths for heads (see
-    `dense.feature_maps`). One that uses only a part of its weights names that part in an attribute `variant`, which its hash then holds. An
-    encoder may also have `prototype_map(batch) -> int64 [B, N]`, each position's nearest prototype; the report
-    draws it.
+    `dense.feature_maps`), and `prototype_map(batch) -> int64 [B, N]`, each position's nearest prototype, which the
+    report draws. One that uses only a part of its weights names that part in an attribute `variant`, which its hash
+    then holds.
     """
 
     @property

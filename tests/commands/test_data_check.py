@@ -117,7 +117,7 @@ def test_damage_is_told_one_line_each_with_exit_code_1(here, monkeypatch, capsys
     assert code == 1 and all(line.startswith(("problem: resisc45: ", "warning: resisc45: ")) for line in lines)
     assert any("1 of 45 classes are in the test part and not in the training part (airport)" in line for line in lines)
     assert any("airport_001.jpg has 0 bytes" in line for line in lines)
-    assert any("odd" in line and "name.jpg" in line for line in lines)
+    assert any("odd" in line and "name" in line for line in lines)
     assert any("test item beach/beach_003" in line and "not a readable image" in line for line in lines)
     assert "\x1b" not in err
 

@@ -129,7 +129,7 @@ def _burn_scars(name: str, root: Path) -> Dataset:
         for k, path in enumerate(paths):
             key = path.name.removesuffix("_merged.tif")
             part = "test" if folder == "validation" else "val" if k in chosen else "train"
-            items.append(Item(key, part, {"image": path, "mask": path.with_name(f"{key}.mask.tif")}))
+            items.append(Item(f"{folder}/{key}", part, {"image": path, "mask": path.with_name(f"{key}.mask.tif")}))
     s2 = Modality("s2", "image", bands(HLS_BANDS), 30.0, "reflectance", "float32")
     return Dataset(
         name=name,

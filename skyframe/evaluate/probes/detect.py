@@ -187,11 +187,6 @@ def plan_tiles(fit: Fit, items: Sequence[Item], config: DetectionConfig, show: b
         seen.append((item, fit.extent(sample), fit.label_px(sample), middle))
     if not seen:
         return 1, []
-    if len(scales := {px for _, _, px, _ in seen}) > 1:
-        raise InputError(
-            f"{fit.dataset.name}: images of {len(scales)} sizes resampled to {fit.positions} positions, expected one "
-            "size for detection; set positions to 0 to take them pixel by pixel"
-        )
     side = min(max(1, config.tile_px // seen[0][2]), max(max(extent) for _, extent, _, _ in seen))
     tiles = []
     for item, extent, px, middle in seen:

@@ -201,15 +201,6 @@ def test_objects_by_hand():
         assert found.scored.tolist() == [True, False]
 
 
-def test_images_of_several_sizes_are_not_resampled_to_one():
-    dataset = painted("boxes", num=2)
-    read = {False: dataset.read, True: lambda item: painted("boxes", (96, 96)).read(item)}
-    mixed = dataclasses.replace(dataset, read=lambda item: read[item.label == 1](item))
-    resampled = dataclasses.replace(stem_fit(dataset), dataset=mixed, positions=2)
-    with pytest.raises(InputError, match="painted: images of 2 sizes resampled to 2 positions, expected one size"):
-        plan_tiles(resampled, mixed.items, CONFIG, show=False)
-
-
 def test_other_kinds_and_empty_sets_are_refused():
     dataset = painted("boxes")
     with pytest.raises(InputError, match="painted: is of kind scene, expected boxes or oriented"):
