@@ -1,6 +1,6 @@
 """Does the detection head learn on real boxes? Thermal objects of a UAV (HIT-UAV) and tree crowns (NEON).
 
-    python -m benchmarks.detection SHARED [--times 1] [--threads 2] [--seed 0]
+    python -m benchmarks.detection SHARED [--only NAME] [--times 1] [--threads 2] [--seed 0]
 
 SHARED is the folder with real samples (`SHARED/data/HIT-UAV`, `SHARED/data/DeepForest`). A small convolutional stem
 with fresh weights stands where an encoder would, and is trained with the head on the training part for a few epochs, or
@@ -116,18 +116,25 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shared", type=Path)
+    parser.add_argument("--only", choices=sorted(SETS), help="one data set; both by default")
     parser.add_argument("--times", type=float, default=1.0, help="factor on the epochs, such as 10 for an hour")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    rows = [r for n, f in SETS.items() for r in rows_of(n, args.shared / "data" / f, args.times, args.seed)]
+    rows = [
+        r
+        for n, f in SETS.items()
+        if args.only in (None, n)
+        for r in rows_of(n, args.shared / "data" / f, args.times, args.seed)
+    ]
     head = ["data set", "what", *METRICS, "scored objects", "CPU s of training and scoring"]
+    only = f"--only {args.only} " if args.only else ""
     lines = [
         "# The detection head on real boxes",
         "",
-        f"{datetime.date.today()}, `python -m benchmarks.detection SHARED --times {args.times:g} --threads "
+        f"{datetime.date.today()}, `python -m benchmarks.detection SHARED {only}--times {args.times:g} --threads "
         f"{args.threads} --seed {args.seed}`; skyframe-eo {skyframe.__version__}, torch {torch.__version__}, Python "
         f"{platform.python_version()}, {platform.machine()} CPU, {args.threads} threads, no GPU.",
         "",
