@@ -14,6 +14,7 @@ import click
 
 from skyframe import __version__
 from skyframe.commands.evaluate import evaluate
+from skyframe.commands.follow import follow
 from skyframe.commands.jobs import cancel, jobs, logs
 from skyframe.commands.launch import launch
 from skyframe.commands.plan import plan
@@ -211,7 +212,7 @@ def catalogue(
         click.echo(f"listed twice (same rectangle, same dates): {', '.join(group)}")
 
 
-for command in (plan, launch, jobs, logs, cancel, evaluate):
+for command in (plan, launch, jobs, logs, cancel, evaluate, follow):
     cli.add_command(command)
 
 
