@@ -46,11 +46,12 @@ def _chart(scores: Sequence[Score], baselines: Sequence[ResultRow]) -> str:
     unit = first.metric if first.metric in (*VALUE_METRICS, *LOWER_IS_BETTER) else f"{first.metric}, %"
     scale = 100.0 if unit.endswith("%") else 1.0
     steps = sorted({s.step for s in scores})
-    points = [
-        tuple(scale * _mean([getattr(s, k) for s in scores if s.step == x]) for k in ("value", "lo", "hi"))
-        for x in steps
+    by_step = {x: [s for s in scores if s.step == x] for x in steps}  # one per seed
+    lines = {"teacher": [(float(x), scale * _mean([s.value for s in found])) for x, found in by_step.items()]}
+    band = [
+        (float(x), scale * _mean([s.lo for s in found]), scale * _mean([s.hi for s in found]))
+        for x, found in by_step.items()
     ]
-    lines = {"teacher": [(float(x), p[0]) for x, p in zip(steps, points, strict=True)]}
     for encoder, name in LEVELS.items():
         same = [
             scale * r.value
@@ -59,7 +60,6 @@ def _chart(scores: Sequence[Score], baselines: Sequence[ResultRow]) -> str:
         ]
         if same:
             lines[name] = [(float(x), _mean(same)) for x in (steps[0], max(steps[-1], steps[0] + 1))]
-    band = [(float(x), p[1], p[2]) for x, p in zip(steps, points, strict=True)]
     return line_chart(f"{first.task}: {first.protocol}", lines, unit, band=band)
 
 

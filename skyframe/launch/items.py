@@ -1,4 +1,4 @@
-"""What an array runs over: N parts, a list, a file of one, the cubes of a catalogue, a glob, or the tasks of a suite."""
+"""What an array runs over: N parts, a list, the cubes of a catalogue, the matches of a glob, the tasks of a suite."""
 
 from __future__ import annotations
 

@@ -160,7 +160,8 @@ class Scoring(pl.Callback):
 def untouched() -> Iterator[None]:
     """Whatever happens inside, random states, threads and the choice of kernels are those from before."""
     cudnn = torch.backends.cudnn
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  the global one, of libraries
+    cpu = torch.get_rng_state()
     gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     flags = cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
     matmul, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
@@ -169,7 +170,7 @@ def untouched() -> Iterator[None]:
             yield
     finally:
         random.setstate(python)
-        np.random.set_state(numpy)
+        np.random.set_state(numpy)  # noqa: NPY002
         torch.set_rng_state(cpu)
         if gpus:
             torch.cuda.set_rng_state_all(gpus)
