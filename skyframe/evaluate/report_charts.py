@@ -81,14 +81,10 @@ def line_chart(
     parts += [f'<polygon fill="{COLOURS[0]}" opacity="0.18" points="{_path(around)}"/>'] if around else []
     for number, (name, points) in enumerate(thinned.items()):
         parts += _line(name, [place(*p) for p in points], COLOURS[number % len(COLOURS)])
-    legend = "".join(
-        f'<span><i style="background:{COLOURS[n % len(COLOURS)]}"></i>{escape(name)} <b>{_number(points[-1][1])}</b>'
-        "</span>"
-        for n, (name, points) in enumerate(thinned.items())
-    )
     heading = escape(title) + (f" <em>{escape(unit)}</em>" if unit else "")
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
-    return f'<figure class="chart"><figcaption>{heading}</figcaption>{svg}<div class="legend">{legend}</div></figure>'
+    legend = f'<div class="legend">{_legend(thinned)}</div>'
+    return f'<figure class="chart"><figcaption>{heading}</figcaption>{svg}{legend}</figure>'
 
 
 def _path(places: Points) -> str:
@@ -103,6 +99,15 @@ def _line(name: str, places: Points, colour: str) -> list[str]:
         f"<title>{escape(name)}</title></polyline>",
         f'<circle cx="{end_x:.1f}" cy="{end_y:.1f}" r="2.4" fill="{colour}"/>',
     ]
+
+
+def _legend(lines: Mapping[str, Points]) -> str:
+    """Each line's colour, name and last value."""
+    return "".join(
+        f'<span><i style="background:{COLOURS[n % len(COLOURS)]}"></i>{escape(name)} <b>{_number(points[-1][1])}</b>'
+        "</span>"
+        for n, (name, points) in enumerate(lines.items())
+    )
 
 
 def interval_plot(marks: Sequence[Interval], lo: float, hi: float, width: int = 210) -> str:

@@ -11,8 +11,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
+from skyframe.cli import cli
 from skyframe.commands.scoring import TeacherScorer
 from skyframe.config.recipe import EvaluateConfig, TrainConfig
 from skyframe.evaluate.during import TEACHER
@@ -183,6 +185,9 @@ def test_suite_and_data_are_refused_before_the_first_step(earth, tmp_path):
     eurosat.write_text("name: e\ntasks: {a: {benchmark: eurosat-rgb}}\n")
     with pytest.raises(InputError, match=r"lies below a folder of data sets, and none was given"):
         TeacherScorer(recipe_of(earth, tmp_path, "none", eurosat))
+    words = [*overrides(earth, tmp_path, "cli", *LEAN), f"train.evaluate={{every: 2, suite: {eurosat}}}"]
+    done = CliRunner().invoke(cli, ["pretrain", "skysense_demo", *words])
+    assert "none was given; add --data ROOT" in str(done.exception) and not (tmp_path / "cli").exists()
     assert nano_recipe("train.evaluate={every: 0, suite: quik}").train.evaluate.suite == "quik"
 
 
