@@ -21,7 +21,7 @@ from tests.evaluate.small_suites import small_suite
 @pytest.fixture(scope="module")
 def suite(earth, tmp_path_factory) -> Path:
     return small_suite(
-        earth, tmp_path_factory.mktemp("suites"), "\n  cover: {benchmark: simulated, label: land_cover}\n"
+        earth, tmp_path_factory.mktemp("suites"), "\n  crops: {benchmark: simulated, label: crop_type}\n"
     )
 
 

@@ -37,6 +37,7 @@ from tests.system.batches import nano_recipe
 from tests.train.runs import overrides
 
 LEAN = ["data.modalities=[s2, s1]", "train.checkpoint_every=2", "views.drop_frames=0.3"]
+LEAN += ["loss.ema_start=0.2", "loss.ema_end=0.2", "optim.lr=3e-3"]  # a teacher that moves in two steps
 
 
 def recipe_of(earth: Path, runs: Path, name: str, suite: Path | None, *more: str):
@@ -95,8 +96,9 @@ def test_scores_stand_by_step_beside_their_baselines(scored):
     scores = read_scores(scored / "evaluation")
     kinds = [(s.step, s.task, s.protocol) for s in scores]
     protocols = ("knn_k5", "knn", "linear")
-    assert kinds == [(step, t, p) for step in (2, 4) for t in ("cover", "cover_pixel") for p in protocols]
+    assert kinds == [(step, t, p) for step in (2, 4) for t in ("crops", "crops_pixel") for p in protocols]
     assert all(s.suite == "small" and 0 <= s.lo <= s.value <= s.hi <= 1 for s in scores)
+    assert [s.value for s in scores if s.step == 2] != [s.value for s in scores if s.step == 4]
     rows = read_rows(scored / "evaluation/step_00000004/results.csv")
     assert [r.value for r in rows] == [s.value for s in scores if s.step == 4]
     baselines = {r.encoder for r in read_rows(scored / "evaluation/baselines/results.csv")}
@@ -140,9 +142,9 @@ def test_a_kill_in_the_middle_of_a_scoring_neither_repeats_nor_loses_a_score(
     with pytest.raises(Gone):
         train(recipe)
     run = tmp_path / "killed"
-    assert calls == ["cover", "cover_pixel"] and read_scores(run / "evaluation") == []
+    assert calls == ["crops", "crops_pixel"] and read_scores(run / "evaluation") == []
     train(recipe, "auto")
-    assert calls[2:] == ["cover_pixel", "cover", "cover_pixel"]
+    assert calls[2:] == ["crops_pixel", "crops", "crops_pixel"]
     assert read_scores(run / "evaluation") == read_scores(scored / "evaluation")
     assert_same(plain, run, resumed=True)
 
@@ -160,7 +162,7 @@ def test_a_signal_between_two_tasks_leaves_the_rest_for_the_next_start(earth, su
     recipe = recipe_of(earth, tmp_path, "told", suite)
     with pytest.raises(Left, match="saved at step 2"):
         train(recipe)
-    assert begun == ["cover"] and read_scores(tmp_path / "told/evaluation") == []
+    assert begun == ["crops"] and read_scores(tmp_path / "told/evaluation") == []
     monkeypatch.undo()
 
     def step(self, windows, batch_idx):
@@ -279,8 +281,8 @@ def test_two_ranks_share_the_tasks_and_end_as_without(earth, suite, tmp_path):
     run_ranks(two_ranks, earth, tmp_path, suite, timeout_s=240, preload="tests.preloaded")
     assert_same(tmp_path / "plain", tmp_path / "scored")
     folder = tmp_path / "scored/evaluation"
-    for rank, task in enumerate(("cover", "cover_pixel")):
+    for rank, task in enumerate(("crops", "crops_pixel")):
         rows = read_rows(folder / f"step_00000002/rank_{rank:05d}/results.csv")
         assert {r.task for r in rows} == {task}
-    assert [s.task for s in read_scores(folder) if s.step == 2] == ["cover"] * 3 + ["cover_pixel"] * 3
+    assert [s.task for s in read_scores(folder) if s.step == 2] == ["crops"] * 3 + ["crops_pixel"] * 3
     assert json.loads((folder / "scores.jsonl").read_text().splitlines()[0])["step"] == 2
