@@ -15,6 +15,7 @@ import click
 from skyframe import __version__
 from skyframe.commands.data_check import data_check
 from skyframe.commands.evaluate import evaluate
+from skyframe.commands.follow import follow
 from skyframe.commands.jobs import cancel, jobs, logs
 from skyframe.commands.launch import launch
 from skyframe.commands.plan import plan
@@ -213,7 +214,7 @@ def catalogue(
         click.echo(f"listed twice (same rectangle, same dates): {', '.join(group)}")
 
 
-for command in (plan, launch, jobs, logs, cancel, evaluate, data_check, report, preflight, pretrain):
+for command in (plan, launch, jobs, logs, cancel, evaluate, follow, data_check, report, preflight, pretrain):
     cli.add_command(command)
 
 

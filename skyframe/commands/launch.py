@@ -25,8 +25,9 @@ WORDS = """\
 An array runs any other skyframe COMMAND, written after --. With a number N it is one piece of work in N parts: {part}
 in COMMAND is K/N; without it `--part K/N` is added to a command that has this option. When all parts of an ingestion
 are done, the same command without --part follows by itself and finishes the cube. With a list the command runs once
-per item, which stands where {item} is ({name}: its last part): a text file of one item a line, a catalogue (.parquet)
-whose cubes are the items, or a glob in quotes. Each element is one process with cpus_per_task and memory of the
+per item, which stands where {item} is ({name}: its last part): items with commas, a text file of one item a line, a
+catalogue (.parquet) whose cubes are the items, tasks:SUITE for the tasks of an evaluation suite, a folder, or a glob
+in quotes. Each element is one process with cpus_per_task and memory of the
 cluster file, and no GPU but those of --gpus. Logs and results lie in runs/arrays/NAME (COMMAND by default).
 
 A sweep is a run of its own for every combination of values, in train.run_dir/NAME (RECIPE_sweep by default).
@@ -40,7 +41,7 @@ A sweep is a run of its own for every combination of values, in train.run_dir/NA
 @click.option("--nodes", default=1, show_default=True, help="how many nodes; the cluster file says how many processes")
 @click.option("--after", default="", metavar="JOB", help="start when this job has ended well")
 @click.option("--dry-run", is_flag=True, help="print the script; write and submit nothing")
-@click.option("--array", default="", metavar="N|FILE|GLOB", help="COMMAND in N parts, or over a list of items")
+@click.option("--array", default="", metavar="N|LIST", help="COMMAND in N parts, or over a list of items")
 @click.option("--name", default="", help="of the folder of an array or a sweep")
 @click.option("--jobs", default=0, metavar="M", help="elements at once: as many as SLURM likes by default, one locally")
 @click.option("--gpus", default=0, show_default=True, help="GPUs of each element of an array")

@@ -33,8 +33,13 @@ def pretrain(recipe: str, overrides: tuple[str, ...]) -> None:
         leader = is_leader()
         if leader:
             click.echo(dump_recipe(loaded))
+        scorer = None
+        if loaded.train.evaluate.every and loaded.train.evaluate.how == "here":
+            from skyframe.commands.scoring import TeacherScorer
+
+            scorer = TeacherScorer(loaded)
         try:
-            folder = run(loaded, resume=resume, show=leader)
+            folder = run(loaded, resume=resume, show=leader, scorer=scorer)
         except Left as left:
             leave_verdict(EXIT)
             _end(EXIT, str(left) if leader else "")

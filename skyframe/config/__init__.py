@@ -27,11 +27,17 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> SkyS
     """Read a recipe, overlay it on its `base:`, apply `key=value` overrides and check every field.
 
     Raises:
-        InputError: file, key, type or rule; one sentence that names the place.
+        InputError: file, key, type or rule, of the recipe or of the suite that scores it; one sentence that names the
+            place.
     """
     tree = read_tree("recipes", name_or_path)
     where = Path(str(name_or_path)).name
-    return recipe_from_tree(overlay(tree, overrides, where), where)
+    recipe = recipe_from_tree(overlay(tree, overrides, where), where)
+    if recipe.train.evaluate.every:
+        from skyframe.config.evaluate import load_suite  # which imports this file
+
+        load_suite(recipe.train.evaluate.suite, recipe.train.evaluate.overrides)
+    return recipe
 
 
 def recipe_from_tree(tree: Any, where: str) -> SkySenseRecipe:

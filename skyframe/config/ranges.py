@@ -48,7 +48,7 @@ RULES: dict[str, Rule] = {
         (
             "data.workers", "data.sources.*", "train.guards.least_rank", "train.guards.least_std",
             "train.guards.max_rollbacks", "train.guards.hung_s", "train.threads", "train.peak_tflops",
-            "train.keep_every", "optim.min_lr", "optim.weight_decay",
+            "train.keep_every", "train.evaluate.every", "optim.min_lr", "optim.weight_decay",
             "optim.warmup_steps", "optim.clip_norm", "views.local_crops", "views.jitter_days", "views.gain",
             "views.offset", "model.date_std", "loss.alpha", "loss.beta",
         ),

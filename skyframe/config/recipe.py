@@ -104,6 +104,17 @@ class SurvivalConfig:
 
 
 @dataclass(frozen=True)
+class EvaluateConfig:
+    """Scores of the teacher while it trains: protocols over frozen features, never anything that training sees."""
+
+    every: int = 0  # optimizer steps from one scoring to the next, and at the end; 0 = never
+    suite: str = "quick"  # a name in recipes/eval/, or a path
+    data: str = ""  # folder below which the suite's data sets lie
+    overrides: tuple[str, ...] = ()  # key=value for the suite, such as select=[crop_type_scene]
+    how: Literal["here", "apart"] = "here"  # here: the ranks pause for it; apart: `skyframe follow` does it elsewhere
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """How long, on what, and how often something is written."""
 
@@ -126,6 +137,7 @@ class TrainConfig:
     async_save: bool = False  # train on while a checkpoint is written, from a copy in host memory
     guards: GuardsConfig = field(default_factory=GuardsConfig)
     survival: SurvivalConfig = field(default_factory=SurvivalConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     run_dir: str = "runs"  # the run's folder is <run_dir>/<name>
 
 
@@ -144,7 +156,7 @@ class Recipe:
 FREE = (
     "strategy", "deepspeed", "recompute", "devices", "num_nodes", "accelerator", "threads", "peak_tflops",
     "log_every", "checkpoint_every", "keep_checkpoints", "keep_every", "async_save", "guards",
-    "survival",
+    "survival", "evaluate",
 )  # fmt: skip
 """Fields of `train:` that may differ from those that a run was started with: how it is done, not what it computes."""
 
@@ -180,6 +192,7 @@ def check_recipe(recipe: Recipe, where: str) -> None:
         )
     _check_cubes(data, where)
     _check_deepspeed(train, where)
+    _check_evaluate(train, where)
     if not data.modalities:
         raise InputError(f"{where}: data.modalities is empty, expected names such as [s2, s1]")
     ranks = train.devices * train.num_nodes
@@ -203,6 +216,16 @@ def _check_deepspeed(train: TrainConfig, where: str) -> None:
         raise InputError(
             f"{where}: train.deepspeed.offload {chosen.offload!r} with stage {chosen.stage}, expected stage {least} or "
             f"more; set train.deepspeed.stage={least} or train.deepspeed.offload=none"
+        )
+
+
+def _check_evaluate(train: TrainConfig, where: str) -> None:
+    """Only what lies in the recipe itself: the suite is read by `load_recipe`, as a saved run may outlive its file."""
+    chosen = train.evaluate
+    if chosen.how == "apart" and chosen.every % train.checkpoint_every:
+        raise InputError(
+            f"{where}: train.evaluate.every {chosen.every} with how: apart, expected a multiple of "
+            f"train.checkpoint_every {train.checkpoint_every}, as checkpoints are what is scored; change either"
         )
 
 

@@ -24,6 +24,7 @@ from skyframe.evaluate.report_html import (
     write_page,
 )
 from skyframe.evaluate.report_scene import scene_pictures
+from skyframe.evaluate.report_scores import score_charts
 from skyframe.evaluate.table import encoders_of, pivot
 from skyframe.spec import InputError
 
@@ -63,7 +64,7 @@ def build_report(
                 grid(4, pictures),
             )
         )
-    body += scores + _curves(rows)
+    body += scores + score_charts(run_dir) + _curves(rows)
     body.append(
         "<details><summary>Resolved recipe</summary>"
         f"<pre>{escape(recipe or 'no recipe.yaml in the run folder')}</pre></details>"

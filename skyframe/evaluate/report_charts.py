@@ -28,7 +28,13 @@ class Interval:
     colour: str
 
 
-def line_chart(title: str, lines: Mapping[str, Points], unit: str = "", x_name: str = "step") -> str:
+def line_chart(
+    title: str,
+    lines: Mapping[str, Points],
+    unit: str = "",
+    x_name: str = "step",
+    band: Sequence[tuple[float, float, float]] = (),
+) -> str:
     """A figure with one line per name; long runs are averaged into bins.
 
     Args:
@@ -36,13 +42,15 @@ def line_chart(title: str, lines: Mapping[str, Points], unit: str = "", x_name: 
         lines: name -> points in rising x; values that are not finite are left out.
         unit: of the y axis, shown beside the title.
         x_name: of the x axis.
+        band: x, lower and upper end of the interval around the first line, in rising x.
     """
     thinned = {name: _thin([(x, y) for x, y in points if math.isfinite(y)]) for name, points in lines.items()}
     thinned = {name: points for name, points in thinned.items() if points}
     if not thinned:
         return ""
     xs = [x for points in thinned.values() for x, _ in points]
-    ys = [y for points in thinned.values() for _, y in points]
+    band = [p for p in band if all(map(math.isfinite, p))]
+    ys = [y for points in thinned.values() for _, y in points] + [y for _, *ends in band for y in ends]
     x_lo, x_hi = min(xs), max(max(xs), min(xs) + 1)
     ticks = nice_ticks(min(ys), max(ys))
     y_lo, y_hi = min(ticks[0], min(ys)), max(ticks[-1], max(ys))
@@ -69,23 +77,37 @@ def line_chart(title: str, lines: Mapping[str, Points], unit: str = "", x_name: 
         f'<text class="tick" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 10}" '
         f'text-anchor="middle">{escape(x_name)}</text>'
     )
+    around = [place(x, lo) for x, lo, _ in band] + [place(x, hi) for x, _, hi in reversed(band)]
+    parts += [f'<polygon fill="{COLOURS[0]}" opacity="0.18" points="{_path(around)}"/>'] if around else []
     for number, (name, points) in enumerate(thinned.items()):
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*p) for p in points))
-        colour = COLOURS[number % len(COLOURS)]
-        end_x, end_y = place(*points[-1])
-        parts.append(
-            f'<polyline fill="none" stroke="{colour}" stroke-width="1.6" stroke-linejoin="round" points="{path}">'
-            f"<title>{escape(name)}</title></polyline>"
-        )
-        parts.append(f'<circle cx="{end_x:.1f}" cy="{end_y:.1f}" r="2.4" fill="{colour}"/>')
-    legend = "".join(
-        f'<span><i style="background:{COLOURS[n % len(COLOURS)]}"></i>{escape(name)} <b>{_number(points[-1][1])}</b>'
-        "</span>"
-        for n, (name, points) in enumerate(thinned.items())
-    )
+        parts += _line(name, [place(*p) for p in points], COLOURS[number % len(COLOURS)])
     heading = escape(title) + (f" <em>{escape(unit)}</em>" if unit else "")
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
-    return f'<figure class="chart"><figcaption>{heading}</figcaption>{svg}<div class="legend">{legend}</div></figure>'
+    legend = f'<div class="legend">{_legend(thinned)}</div>'
+    return f'<figure class="chart"><figcaption>{heading}</figcaption>{svg}{legend}</figure>'
+
+
+def _path(places: Points) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+
+
+def _line(name: str, places: Points, colour: str) -> list[str]:
+    """A line with its name, and a dot at its end."""
+    end_x, end_y = places[-1]
+    return [
+        f'<polyline fill="none" stroke="{colour}" stroke-width="1.6" stroke-linejoin="round" points="{_path(places)}">'
+        f"<title>{escape(name)}</title></polyline>",
+        f'<circle cx="{end_x:.1f}" cy="{end_y:.1f}" r="2.4" fill="{colour}"/>',
+    ]
+
+
+def _legend(lines: Mapping[str, Points]) -> str:
+    """Each line's colour, name and last value."""
+    return "".join(
+        f'<span><i style="background:{COLOURS[n % len(COLOURS)]}"></i>{escape(name)} <b>{_number(points[-1][1])}</b>'
+        "</span>"
+        for n, (name, points) in enumerate(lines.items())
+    )
 
 
 def interval_plot(marks: Sequence[Interval], lo: float, hi: float, width: int = 210) -> str:

@@ -51,7 +51,7 @@ def export_run(checkpoint: dict[str, Any], recipe: SkySenseRecipe, out: str | Pa
     untrained = _untrained(weights, modalities) + ([] if recipe.teaches_fusion else ["fusion"])
     try:
         for name, module in system.exports().items():
-            contract = _contract(name, module, recipe, modalities, regions)
+            contract = contract_of(name, module, recipe, modalities, regions)
             contract = _write(aside / name, module, contract)
             (aside / name / "README.md").write_text(
                 _card(name, recipe, contract, int(checkpoint["global_step"]), untrained)
@@ -68,9 +68,10 @@ def _untrained(weights: dict[str, Any], modalities: dict[str, Modality]) -> list
     return [] if fed is None else [n for n, seen in zip(modalities, fed.tolist(), strict=True) if not seen]
 
 
-def _contract(
+def contract_of(
     name: str, module: nn.Module, recipe: SkySenseRecipe, modalities: dict[str, Modality], regions: RegionIndex
 ) -> Contract:
+    """What a module of a run expects, before there are weights to sign."""
     own = {k: m for k, m in modalities.items() if name == f"encoder_{k}"} or modalities
     hr = modalities.get("hr")
     return Contract(

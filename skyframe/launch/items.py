@@ -1,4 +1,4 @@
-"""What an array runs over: N parts, the lines of a list, the cubes of a catalogue, or the matches of a glob."""
+"""What an array runs over: N parts, a list, the cubes of a catalogue, the matches of a glob, the tasks of a suite."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from skyframe.config.evaluate import load_suite
 from skyframe.spec import InputError, did_you_mean
 
 MOST_PARTS = 100_000
@@ -27,7 +28,8 @@ def read_items(text: str, here: Path) -> Items:
 
     Args:
         text: a number of parts; else a list of one item a line (empty lines and those that begin with # are passed
-            over) or a catalogue (.parquet), whose cubes are the items; else a glob, which passes over `.partial`.
+            over) or a catalogue (.parquet), whose cubes are the items; else `tasks:SUITE`, the tasks of an evaluation
+            suite; else a folder, or a glob, which passes over `.partial`; else items with commas or spaces between.
         here: where relative paths begin.
 
     Raises:
@@ -41,14 +43,19 @@ def read_items(text: str, here: Path) -> Items:
     path = here / text
     if path.is_file():
         found = _cubes(path) if path.suffix == ".parquet" else _lines(path)
-    elif glob.has_magic(text):
+    elif text.startswith("tasks:"):
+        found = list(load_suite(text.removeprefix("tasks:")).selected)
+    elif glob.has_magic(text) or path.is_dir():
         root = None if os.path.isabs(text) else here
         found = [match for match in sorted(glob.glob(text, root_dir=root)) if not match.endswith(".partial")]
+    elif re.search(r"[\s,]", text):
+        found = re.split(r"[\s,]+", text.strip(" ,"))
     else:
         near = did_you_mean(path.name, [p.name for p in path.parent.glob("*") if p.is_file()])
         raise InputError(
-            f"launch: --array {text!r} is no number, no file and no glob, expected a number of parts, a list of one "
-            f"item a line, a catalogue (.parquet) or a glob in quotes such as 'cubes/*'{near or '; correct it'}"
+            f"launch: --array {text!r} is no number, no file and no glob, expected a number of parts, items with "
+            "commas, a file of one item a line, a catalogue (.parquet), tasks:SUITE or a glob in quotes such as "
+            f"'cubes/*'{near or '; correct it'}"
         )
     _check(found, text)
     return Items(tuple(found), False)

@@ -103,7 +103,7 @@ class Checkpoints(pl.Callback):
             os.replace(save.folder, final)
             sync(self.folder)
             _point(self.folder, final)
-            for old in _kept(self.folder)[: -self.config.keep_checkpoints]:
+            for old in kept(self.folder)[: -self.config.keep_checkpoints]:
                 if not self.config.keep_every or step_of(old) % self.config.keep_every:
                     _remove(old)
         trainer.strategy.barrier()
@@ -117,7 +117,7 @@ def kept_before(folder: Path, step: int) -> Path | None:
 
     Rank 0 looks for all, as a file system that they share may show them different moments.
     """
-    found = [p for p in _kept(folder) if step_of(p) < step] if dist.rank() == 0 else []
+    found = [p for p in kept(folder) if step_of(p) < step] if dist.rank() == 0 else []
     newest: Path | None = dist.all_objects(max(found, default=None))[0]
     return newest
 
@@ -126,7 +126,7 @@ def go_back_to(folder: Path, checkpoint: Path) -> None:
     """Make an older checkpoint LATEST and take the newer ones away; rank 0 does it, all may call."""
     if dist.rank() == 0:
         _point(folder, checkpoint)
-        for newer in (p for p in _kept(folder) if p.name > checkpoint.name):
+        for newer in (p for p in kept(folder) if p.name > checkpoint.name):
             _remove(newer)
 
 
@@ -135,7 +135,7 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step_"))
 
 
-def _kept(folder: Path) -> list[Path]:
+def kept(folder: Path) -> list[Path]:
     """Complete checkpoints, oldest first."""
     return sorted(p for p in folder.glob("step_*") if p.suffix != ASIDE)
 

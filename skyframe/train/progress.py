@@ -37,6 +37,7 @@ class ProgressLog(pl.Callback):
         self.replaced = 0  # samples of this rank that stood in for damaged ones, since the last row
         self.logged_step = self.first_step = 0
         self.lr = 0.0
+        self.news = ""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the log and the progress line on rank 0."""
@@ -119,6 +120,7 @@ class ProgressLog(pl.Callback):
             news += f"  {replaced} replaced" if replaced else ""
             skipped = trainer.datamodule.skipped  # type: ignore[attr-defined]
             news += f"  {skipped} steps skipped" if skipped else ""
+            self.news = news
             self.bar.update(self.bar.task_ids[0], completed=step, news=news)
             if due and not self.bar.console.is_terminal:  # a log, in which the line itself appears but once, at its end
                 print(f"step {step}/{trainer.max_steps}  {news}", flush=True)
@@ -153,6 +155,23 @@ class ProgressLog(pl.Callback):
         # One event for the row: the writer opens its file anew for each.
         values = [Summary.Value(tag=name, simple_value=value) for name, value in row.items() if name != "step"]
         self.board.file_writer.add_summary(Summary(value=values), int(row["step"]))
+
+    def tell(self, news: str, kept: bool = True) -> None:
+        """Say what the run does between two steps on its line, "" = no more; what is kept gets a line in a log too."""
+        if self.bar is not None:
+            self.bar.update(self.bar.task_ids[0], news=news or self.news)
+            if news and kept and not self.bar.console.is_terminal:
+                print(news, flush=True)
+
+    def draw(self, step: int, values: Mapping[str, float]) -> None:
+        """Further curves for TensorBoard."""
+        for name, value in values.items() if self.board is not None else ():
+            self.board.add_scalar(name, value, step)
+
+    def leave_out(self, seconds: float) -> None:
+        """Time that is none of training's, from its speeds."""
+        if self.speed is not None:
+            self.speed.begun += seconds
 
     def _note_damage(self, sentences: list[str]) -> None:
         """Count the samples that stood in for damaged ones, and keep the reasons beside the log, a file per rank."""

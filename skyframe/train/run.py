@@ -24,6 +24,7 @@ from skyframe.data.datamodule import CubeDataModule
 from skyframe.spec import InputError, load_yaml
 from skyframe.train.checkpoint import Checkpoints, latest, step_of
 from skyframe.train.deepspeed_config import keep_config
+from skyframe.train.evaluate_callback import Scorer, Scoring
 from skyframe.train.guards import Guards, evidence
 from skyframe.train.leave import Leave
 from skyframe.train.module import PretrainModule
@@ -39,16 +40,18 @@ from skyframe.train.trends import Trends
 from skyframe.train.watchdog import Watchdog
 
 
-def pretrain(recipe: SkySenseRecipe, resume: str = "no", show: bool = True) -> Path:
+def pretrain(recipe: SkySenseRecipe, resume: str = "no", show: bool = True, scorer: Scorer | None = None) -> Path:
     """Train a recipe to its last step.
 
     Args:
         recipe: checked recipe.
         resume: `no` = the run folder must be new; `auto` = continue from LATEST where there is one.
         show: draw a progress line.
+        scorer: what scores the teacher every `train.evaluate.every` steps; None = nothing does.
 
     Returns:
-        The run folder: recipe.yaml, environment.json, metrics.jsonl, tensorboard/, checkpoints/.
+        The run folder: recipe.yaml, environment.json, metrics.jsonl, tensorboard/, checkpoints/, and evaluation/ of a
+        run that is scored.
 
     Raises:
         InputError: the folder holds another recipe's run, data do not fit the recipe, a guard ends the run, or a GPU
@@ -65,11 +68,13 @@ def pretrain(recipe: SkySenseRecipe, resume: str = "no", show: bool = True) -> P
     with listening(train.survival.signal) as told, nodes_checked(recipe, show):
         if dist.is_leader() and (run / "recipe.yaml").is_file():
             note_restart(run, step)
-        _train(recipe, run, checkpoint, show, told)
+        _train(recipe, run, checkpoint, show, told, scorer)
     return run
 
 
-def _train(recipe: SkySenseRecipe, run: Path, checkpoint: Path | None, show: bool, told: Told) -> None:
+def _train(
+    recipe: SkySenseRecipe, run: Path, checkpoint: Path | None, show: bool, told: Told, scorer: Scorer | None
+) -> None:
     train = recipe.train
     if train.threads or train.devices > 1:
         torch.set_num_threads(train.threads or max(1, (os.cpu_count() or 1) // train.devices))
@@ -81,6 +86,8 @@ def _train(recipe: SkySenseRecipe, run: Path, checkpoint: Path | None, show: boo
         with warnings.catch_warnings():
             _quiet()
             trainer = _trainer(recipe, run, show, told, sum(p.numel() for p in module.parameters() if p.requires_grad))
+            if scorer is not None:  # last but one: a step is saved before it is scored, and a signal heard after
+                trainer.callbacks.insert(-1, Scoring(recipe.train, scorer, told))  # type: ignore[attr-defined]
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     except (InputError, torch.OutOfMemoryError) as error:
         if fresh and not read_metrics(run) and not evidence(run):  # no step: the corrected run may have the name

@@ -10,6 +10,8 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -68,6 +70,7 @@ class Watchdog(pl.Callback):
         self.pause_s = min(10.0, limit_s / 10)  # between beats
         self.batch = self.phase = 0
         self.since = time.monotonic()
+        self.resting = False
         self.main = threading.get_ident()
         self.ended = threading.Event()
         self.thread: threading.Thread | None = None
@@ -111,6 +114,15 @@ class Watchdog(pl.Callback):
             self.thread.join()
             self.thread = None
 
+    @contextmanager
+    def rest(self) -> Iterator[None]:
+        """Inside, this rank may take as long as it likes."""
+        self.resting = True
+        try:
+            yield
+        finally:
+            self.since, self.resting = time.monotonic(), False
+
     def _at(self, phase: int) -> None:
         self.batch += phase == 1
         self.phase, self.since = phase, time.monotonic()
@@ -123,6 +135,8 @@ class Watchdog(pl.Callback):
             now = time.monotonic()
             if now - before > 5 * self.pause_s:  # the whole process was stopped, as by a debugger or `scontrol suspend`
                 self.since += now - before
+            if self.resting:
+                self.since = now
             before, beat = now, beat + 1
             mine = State(socket.gethostname(), beat, self.batch, self.phase, self._waits(), now - self.since)
             is_late = mine.still_s > self.limit_s

@@ -30,6 +30,17 @@ def test_lists_and_globs_by_hand(tmp_path: Path):
     assert read_items(f"{tmp_path}/cubes/*", Path("/")).texts == (f"{tmp_path}/cubes/y", f"{tmp_path}/cubes/z")
 
 
+def test_items_with_commas_a_folder_and_the_tasks_of_a_suite(tmp_path: Path):
+    assert read_items("resisc45, aid eurosat,", tmp_path).texts == ("resisc45", "aid", "eurosat")
+    (tmp_path / "runs/one").mkdir(parents=True)
+    assert read_items("runs/one", tmp_path).texts == ("runs/one",)
+    tasks = ("land_cover_scene", "crop_type_scene", "land_cover_pixel", "crop_type_pixel")
+    assert read_items("tasks:quick", tmp_path).texts == tasks
+    words = ("evaluate", "quick", "enc/model", "--tasks", "{item}", "--out", "evaluation/{item}")
+    script = plan_array(words, "tasks:quick", cluster_file(tmp_path, LOCAL), here=tmp_path).scripts["script.sh"]
+    assert '-m skyframe evaluate quick enc/model --tasks "$1" --out evaluation/"$1"\n' in script
+
+
 def test_cubes_of_a_catalogue_are_items_once(tmp_path: Path):
     """Each of these cubes has dates in two years, so that it stands in two rows."""
     from skyframe.data.listing import list_cubes
@@ -69,6 +80,8 @@ def test_gpus_are_those_of_an_element(tmp_path: Path):
         (MINI, "0", INGEST, {}, "--array 0, expected 1 to 100000 parts"),
         (MINI, "-3", INGEST, {}, "--array -3, expected 1 to 100000 parts"),
         (MINI, "lits", VERIFY, {}, "'lits' is no number, no file and no glob.*did you mean 'list'"),
+        (MINI, "tasks:quik", VERIFY, {}, "quik"),
+        (MINI, "a,b,a", VERIFY, {}, "'a' is there twice"),
         (MINI, "nothing/*", VERIFY, {}, "nothing there, expected at least one item"),
         (MINI, "twice", VERIFY, {}, "'a' is there twice"),
         (MINI, "option", VERIFY, {}, "item '--help' begins with -"),
