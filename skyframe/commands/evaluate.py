@@ -10,6 +10,7 @@ import click
 from skyframe.commands import OVERRIDES
 
 if TYPE_CHECKING:
+    from skyframe.evaluate.protocol import Subject
     from skyframe.evaluate.suite import Outcome
 
 
@@ -39,16 +40,16 @@ def evaluate(
 ) -> None:
     """Score an exported encoder beside raw pixels, its own random initialisation and the majority class.
 
-    SUITE is a name in recipes/eval/ or a YAML file, ENCODER an exported folder such as OUT/model or OUT/encoder_s2.
+    SUITE is a name in recipes/eval/ or a YAML file, ENCODER an exported folder such as OUT/model or OUT/encoder_s2, or
+    the YAML of somebody else's encoder (see recipes/encoders/).
     Started again it continues: what stands in results.csv is not computed a second time.
     """
     from rich.console import Console
 
     from skyframe.config.evaluate import load_suite
-    from skyframe.evaluate.protocol import Subject
     from skyframe.evaluate.suite import evaluate as run
     from skyframe.evaluate.table import results_table
-    from skyframe.export import load_module, random_copy
+    from skyframe.export import load_module
     from skyframe.spec import InputError
 
     chosen = [f"select=[{tasks}]"] if tasks else []
@@ -56,19 +57,31 @@ def evaluate(
     folder = out or encoder.parent / "evaluation"
     if not resume and (folder / "results.csv").exists():
         raise InputError(f"{folder}: holds results already, expected a new folder with --fresh; choose another --out")
-    module = load_module(encoder)
     console = Console()
     if modules:
+        module = load_module(encoder)
         from skyframe.evaluate.modules import evaluate_modules, modules_table
 
         table = evaluate_modules(loaded, module, folder, data)
         console.print(modules_table(table))
         _tell(table.outcome, console)
         return
-    random = Subject("random_init", random_copy(module, seed=loaded.seeds[0]), "random")
-    outcome = run(loaded, [Subject(encoder.name, module), random], folder, data=data)
+    outcome = run(loaded, _subjects(encoder, loaded.seeds[0]), folder, data=data)
     console.print(results_table(outcome.rows))
     _tell(outcome, console)
+
+
+def _subjects(path: Path, seed: int) -> list[Subject]:
+    """The encoder and the same architecture with weights never trained."""
+    from skyframe.evaluate.foreign import load_foreign
+    from skyframe.evaluate.protocol import Subject
+    from skyframe.export import load_module, random_copy
+
+    if path.suffix in (".yaml", ".yml"):
+        theirs = load_foreign(path), load_foreign(path, trained=False)
+        return [Subject(path.stem, theirs[0]), Subject("random_init", theirs[1], "random")]
+    module = load_module(path)
+    return [Subject(path.name, module), Subject("random_init", random_copy(module, seed=seed), "random")]
 
 
 def _tell(outcome: Outcome, console: object) -> None:

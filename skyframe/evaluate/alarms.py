@@ -83,7 +83,7 @@ def _like_random(group: Sequence[ResultRow]) -> Iterable[Alarm]:
                 "like_random",
                 row.task,
                 row.encoder,
-                f"{_where(row)}: {row.encoder} {row.value:.3f} is not above random weights {random.value:.3f} "
+                f"{_where(row)}: {row.encoder} {row.value:.3f} is not better than random weights {random.value:.3f} "
                 f"[{random.lo:.3f}, {random.hi:.3f}]",
             )
 

@@ -32,7 +32,7 @@ def limited(dataset: Dataset, task: TaskConfig, where: str) -> Dataset:
     """The data set as a task may use it: its problems settled, and at most `limit` items per part, drawn by hash.
 
     Raises:
-        InputError: problems, unless the task says `incomplete`; or a part that is empty.
+        InputError: problems, unless the task says `incomplete`; or nothing to train on or to test.
     """
     if dataset.problems and not task.incomplete:
         more = f" ({len(dataset.problems) - 1} further problems)" if len(dataset.problems) > 1 else ""
@@ -48,7 +48,7 @@ def limited(dataset: Dataset, task: TaskConfig, where: str) -> Dataset:
             drawn = sorted(of_part, key=lambda i: hash64("limit", i.key))[: task.limit[part]]
             keys = {i.key for i in drawn}
             of_part = [i for i in of_part if i.key in keys]
-        if not of_part:
+        if not of_part and part != "val":  # heads do without one; probes say so themselves
             raise InputError(
                 f"{where}: {dataset.name} has no {part} items ({dataset.split}), expected some; run "
                 f"`skyframe data-check {dataset.name} FOLDER`"
@@ -58,11 +58,16 @@ def limited(dataset: Dataset, task: TaskConfig, where: str) -> Dataset:
 
 
 def with_validation(dataset: Dataset, share: float = 0.2) -> Dataset:
-    """The data set with a validation part: where nobody publishes one, a share of the training clusters, by hash."""
+    """The data set with a validation part: where nobody publishes one, a share of the training clusters, by hash.
+
+    A single training cluster stays whole; then there is none.
+    """
     if dataset.part("val"):
         return dataset
     clusters = {i.cluster or i.key for i in dataset.part("train")}
-    chosen = set(sorted(clusters, key=lambda c: hash64("val", c))[: math.ceil(share * len(clusters))])
+    chosen = set(
+        sorted(clusters, key=lambda c: hash64("val", c))[: min(math.ceil(share * len(clusters)), len(clusters) - 1)]
+    )
     items = [
         dataclasses.replace(i, part="val") if i.part == "train" and (i.cluster or i.key) in chosen else i
         for i in dataset.items
@@ -290,6 +295,8 @@ def dataset_root(task: TaskConfig, data: Path | None, where: str) -> Path:
     Raises:
         InputError: it lies below --data, and no --data was given.
     """
+    if task.benchmark.endswith((".yaml", ".yml")):  # one's own data: relative paths in the file begin here
+        return (data or Path()) / task.root
     if Path(task.root).is_absolute():
         return Path(task.root)
     if data is None:

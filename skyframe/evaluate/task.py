@@ -74,7 +74,8 @@ def open_tasks(suite: Suite, data: Path | None) -> dict[str, Task]:
             kind: Kind = config.level
             fingerprint = digest(simulated_fingerprint(suite.data.simulated))
         else:
-            found = open_dataset(config.benchmark, dataset_root(config, data, where))
+            root = dataset_root(config, data, where)
+            found = open_dataset(config.benchmark, root)
             dataset = limited(with_validation(found), config, where)
             kind, fingerprint = dataset.kind, digest(dataset_fingerprint(dataset))
         metrics, protocols = check_kind(suite, config, kind, where)
