@@ -49,16 +49,18 @@ class Received:
 
 def _sums(series: SeriesBatch, modality: Modality) -> Tensor:
     """`[4, C]` float64: valid pixels, their sum and sum of squares after the normaliser, and pixels looked at."""
-    num = len(modality.bands)
-    pixels = series.values.movedim(2, -1).reshape(-1, num)
-    valid = series.valid.reshape(-1)
-    bands = series.bands[:, None].expand(-1, valid.numel() // len(series.bands), -1).reshape(-1, num)
-    step = max(1, len(pixels) // ROWS)
-    shown = (valid[::step, None] & bands[::step]).double()
-    stored = pixels[::step].double() * modality.scale + modality.offset
-    normal = (stored - torch.tensor(modality.mean)) / torch.tensor(modality.std)
-    normal = torch.where(shown > 0, normal, 0.0)
-    return torch.stack([shown.sum(0), normal.sum(0), normal.square().sum(0), bands[::step].double().sum(0)])
+    b, t, c, height, width = series.values.shape
+    step = max(1, b * t * height * width // ROWS) | 1  # odd, so that it does not run along columns
+    values = series.values.reshape(b, t, c, -1)[..., ::step].double()
+    valid = series.valid.reshape(b, t, 1, -1)[..., ::step]
+    bands = series.bands[:, None, :, None].expand_as(values)
+    mean, std = (
+        torch.tensor(x, dtype=torch.float64, device=values.device)[:, None] for x in (modality.mean, modality.std)
+    )
+    shown = valid & bands
+    normal = torch.where(shown, (values * modality.scale + modality.offset - mean) / std, 0.0)
+    sums = (shown.double(), normal, normal.square(), bands.double())
+    return torch.stack([x.sum((0, 1, 3)) for x in sums]).cpu()
 
 
 def suspicions(received: Mapping[str, Sequence[Sequence[float]]], contract: Contract) -> list[str]:
