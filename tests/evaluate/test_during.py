@@ -21,10 +21,10 @@ def world(tmp_path_factory) -> Path:
     return root
 
 
-def plan_of(world: Path, **more: TaskConfig) -> Plan:
+def plan_of(world: Path, protocols: tuple[str, ...] = ("knn", "segment"), **more: TaskConfig) -> Plan:
     data = SimulatedData((f"{world}/train",), (f"{world}/test",), 24, 8, 24, block_px=16, positions=4)
     tasks = {"cover": TaskConfig("simulated", "scene", "land_cover"), **more}
-    suite = Suite("t", DataConfig(data), tasks, protocols=("knn", "segment"), knn=KnnConfig(3, also=()), bootstrap=20)
+    suite = Suite("t", DataConfig(data), tasks, protocols=protocols, knn=KnnConfig(3, also=()), bootstrap=20)
     return open_plan(suite, None)
 
 
@@ -78,4 +78,4 @@ def test_scores_that_cannot_be_written_are_told(world, tmp_path):
 
 def test_a_suite_without_frozen_features_is_refused(world):
     with pytest.raises(InputError, match=r"suite t: no task is scored on frozen features"):
-        plan_of(world, cover=TaskConfig("simulated", "pixel", "land_cover", protocols=("segment",)))
+        plan_of(world, protocols=("segment",))
