@@ -1,11 +1,13 @@
 """Tasks scored one after another: what goes wrong with one of them is a sentence."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from skyframe.config.evaluate import DataConfig, KnnConfig, SimulatedData, Suite, TaskConfig
 from skyframe.data.cube import open_cube
+from skyframe.evaluate import during, run
 from skyframe.evaluate.during import Plan, open_plan, score_baselines, score_step
 from skyframe.evaluate.protocol import Subject, read_rows
 from skyframe.evaluate.scores import read_scores
@@ -21,10 +23,10 @@ def world(tmp_path_factory) -> Path:
     return root
 
 
-def plan_of(world: Path, protocols: tuple[str, ...] = ("knn", "segment"), **more: TaskConfig) -> Plan:
+def plan_of(world: Path, **more: TaskConfig) -> Plan:
     data = SimulatedData((f"{world}/train",), (f"{world}/test",), 24, 8, 24, block_px=16, positions=4)
     tasks = {"cover": TaskConfig("simulated", "scene", "land_cover"), **more}
-    suite = Suite("t", DataConfig(data), tasks, protocols=protocols, knn=KnnConfig(3, also=()), bootstrap=20)
+    suite = Suite("t", DataConfig(data), tasks, protocols=("knn", "segment"), knn=KnnConfig(3, also=()), bootstrap=20)
     return open_plan(suite, None)
 
 
@@ -35,8 +37,6 @@ def season(world: Path, **more) -> Subject:
 def test_a_task_that_fails_is_a_sentence_and_the_others_are_scored(world, tmp_path, monkeypatch):
     plan, told = plan_of(world, alike=TaskConfig("simulated", "pixel", "land_cover")), []
     assert [t.protocols for t in plan.tasks.values()] == [("knn",), ("knn",)]  # heads are trained after the run
-    from skyframe.evaluate import run
-
     make = run.make_target
 
     def broken(name, *more):
@@ -76,6 +76,8 @@ def test_scores_that_cannot_be_written_are_told(world, tmp_path):
     assert len(found.failures) == 1 and "line 1 is no score" in found.failures[0]
 
 
-def test_a_suite_without_frozen_features_is_refused(world):
-    with pytest.raises(InputError, match=r"suite t: no task is scored on frozen features"):
-        plan_of(world, protocols=("segment",))
+def test_a_suite_without_frozen_features_is_refused(world, monkeypatch):
+    boxes = dataclasses.replace(plan_of(world).tasks["cover"], kind="boxes", protocols=("detect",))
+    monkeypatch.setattr(during, "open_tasks", lambda suite, data: {"cover": boxes})
+    with pytest.raises(InputError, match=r"suite t: no task is scored on frozen features, expected one such as knn"):
+        plan_of(world)
