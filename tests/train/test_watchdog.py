@@ -3,14 +3,17 @@
 import json
 import os
 import signal
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from skyframe.train import watchdog
 from skyframe.train.module import PretrainModule
 from skyframe.train.run import pretrain
-from skyframe.train.watchdog import EXIT, State, blame
+from skyframe.train.watchdog import EXIT, State, Watchdog, blame
 from tests.distributed import run_ranks
 from tests.train.runs import start
 from tests.train.test_guards import recipe_of
@@ -38,6 +41,24 @@ def test_who_is_to_blame_by_hand():
     unknown = blame({0: at(3, 2, False), 1: at(3, 2, False)}, both, 2)
     assert unknown.startswith("rank 0 on n, rank 1 on n: no further for 9 s, in the backward pass of batch 3")
     assert unknown.endswith("all stand there")
+
+
+def test_a_rank_at_rest_is_not_late_however_long_it_takes(tmp_path, monkeypatch):
+    told: list[State] = []
+    store = SimpleNamespace(set=lambda key, text: told.append(State(**json.loads(text))), check=lambda keys: False)
+    store.clone = lambda: store
+    monkeypatch.setattr(watchdog, "_get_default_store", lambda: store)
+    dog = Watchdog(tmp_path, 0.3)
+    judged = threading.Event()
+    dog._judge = lambda first, last: judged.set()
+    thread = threading.Thread(target=dog._watch)
+    with dog.rest():
+        thread.start()
+        time.sleep(0.9)
+        assert max(s.still_s for s in told) < 0.3 and not judged.is_set()
+    assert judged.wait(20)
+    dog.ended.set()
+    thread.join()
 
 
 def sleep_in_the_third_batch(rank: int, world: int, earth: Path, runs: Path) -> None:
