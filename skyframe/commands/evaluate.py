@@ -10,6 +10,8 @@ import click
 from skyframe.commands import OVERRIDES
 
 if TYPE_CHECKING:
+    import torch
+
     from skyframe.evaluate.protocol import Subject
     from skyframe.evaluate.suite import Outcome
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 @OVERRIDES
 @click.option("--data", type=click.Path(path_type=Path), default=None, help="folder below which the data sets lie")
 @click.option("--tasks", default="", help="names of the suite's tasks to run, with commas; all by default")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, ...; auto takes a GPU where there is one")
 @click.option("--modules", is_flag=True, help="ENCODER is a whole model: score every subset of its modules")
 @click.option(
     "--out",
@@ -34,6 +37,7 @@ def evaluate(
     overrides: tuple[str, ...],
     data: Path | None,
     tasks: str,
+    device: str,
     modules: bool,
     out: Path | None,
     resume: bool,
@@ -59,29 +63,43 @@ def evaluate(
         raise InputError(f"{folder}: holds results already, expected a new folder with --fresh; choose another --out")
     console = Console()
     if modules:
-        module = load_module(encoder)
+        module = load_module(encoder).to(_device(device))
         from skyframe.evaluate.modules import evaluate_modules, modules_table
 
         table = evaluate_modules(loaded, module, folder, data)
         console.print(modules_table(table))
         _tell(table.outcome, console)
         return
-    outcome = run(loaded, _subjects(encoder, loaded.seeds[0]), folder, data=data)
+    outcome = run(loaded, _subjects(encoder, loaded.seeds[0], _device(device)), folder, data=data)
     console.print(results_table(outcome.rows))
     _tell(outcome, console)
 
 
-def _subjects(path: Path, seed: int) -> list[Subject]:
+def _device(name: str) -> torch.device:
+    import torch
+
+    from skyframe.spec import InputError
+
+    try:
+        return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    except RuntimeError as error:
+        raise InputError(
+            f"--device: {name!r} is none that torch knows, expected auto, cpu or cuda; correct it"
+        ) from error
+
+
+def _subjects(path: Path, seed: int, device: torch.device) -> list[Subject]:
     """The encoder and the same architecture with weights never trained."""
     from skyframe.evaluate.foreign import load_foreign
     from skyframe.evaluate.protocol import Subject
     from skyframe.export import load_module, random_copy
 
     if path.suffix in (".yaml", ".yml"):
-        theirs = load_foreign(path), load_foreign(path, trained=False)
+        theirs = load_foreign(path).to(device), load_foreign(path, trained=False).to(device)
         return [Subject(path.stem, theirs[0]), Subject("random_init", theirs[1], "random")]
     module = load_module(path)
-    return [Subject(path.name, module), Subject("random_init", random_copy(module, seed=seed), "random")]
+    random = random_copy(module, seed=seed)
+    return [Subject(path.name, module.to(device)), Subject("random_init", random.to(device), "random")]
 
 
 def _tell(outcome: Outcome, console: object) -> None:

@@ -16,6 +16,7 @@ from skyframe.config.detection import DetectionConfig
 from skyframe.config.heads import HeadTraining
 from skyframe.evaluate.dataset import Dataset
 from skyframe.evaluate.dense import feature_maps
+from skyframe.evaluate.features import device_of, to_device
 from skyframe.evaluate.few_labels import few_labels
 from skyframe.evaluate.fit import Fit
 from skyframe.evaluate.inputs import reader_of
@@ -126,4 +127,4 @@ def _detect(run: Run, subject: Subject, fit: Fit, config: DetectionConfig, proto
 
 
 def _maps_of(encoder: Any, source: str, batch: Any) -> list[Any]:
-    return feature_maps(encoder, batch, "all", source)
+    return feature_maps(encoder, to_device(batch, device_of(encoder)), "all", source)
