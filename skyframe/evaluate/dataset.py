@@ -7,7 +7,8 @@ an encoder is fed is made from that by its contract, so that no data set knows a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
@@ -83,6 +84,15 @@ class Dataset:
             for item in self.part(part):
                 counts.update([item.label] if isinstance(item.label, int) else item.label or ())
         return counts
+
+
+@contextmanager
+def naming(dataset: Dataset, item: Item) -> Iterator[None]:
+    """Whatever is wrong inside is told with the names of data set and item."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{dataset.name}: {item.part} item {item.key}: {error}") from error
 
 
 def hashed_part(key: str, shares: Sequence[float] = (0.6, 0.2, 0.2), name: str = "split") -> str:

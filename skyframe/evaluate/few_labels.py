@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyframe.evaluate.check import units_of
-from skyframe.evaluate.dataset import Dataset, Item
+from skyframe.evaluate.dataset import Dataset, Item, naming
 from skyframe.randomness import hash64
 from skyframe.spec import InputError
 
@@ -49,7 +49,8 @@ def _bins(dataset: Dataset, item: Item) -> NDArray[np.int64]:
     if dataset.kind == "regression":
         return np.zeros(1, np.int64)
     if known is None:
-        units = units_of(dataset, dataset.read(item))
+        with naming(dataset, item):
+            units = units_of(dataset, dataset.read(item))
     else:
         units = dict.fromkeys([known] if isinstance(known, int | np.integer) else known, 1)  # type: ignore[assignment]
     counts = np.array([units.get(c, 0) for c in range(len(dataset.classes))], np.float64)

@@ -20,7 +20,7 @@ from PIL import Image
 from skyframe.calendar import DAY_UNKNOWN, date_of, day_of
 from skyframe.config.contract import Contract
 from skyframe.evaluate.benchmarks.places import POSITION_GSD_M
-from skyframe.evaluate.dataset import Dataset, Item
+from skyframe.evaluate.dataset import Dataset, Item, naming
 from skyframe.sample import Layout, Sample, Series
 from skyframe.spec import InputError, Modality
 
@@ -115,10 +115,8 @@ class Fit:
         Raises:
             InputError: it cannot be read, or holds something else than its data set says.
         """
-        try:
+        with naming(self.dataset, item):
             return self(self.dataset.read(item))
-        except InputError as error:
-            raise InputError(f"{self.dataset.name}: {item.part} item {item.key}: {error}") from error
 
     def __call__(self, sample: Sample) -> Sample:
         """The sample with the contract's modalities, bands and stored units; targets and place as they were.
@@ -249,11 +247,16 @@ def training_statistics(dataset: Dataset, names: list[str], at_most: int = 256) 
         dataset: whose items are read.
         names: modalities wanted.
         at_most: items read, evenly spread over the part.
+
+    Raises:
+        InputError: an item cannot be read.
     """
     part = dataset.part("train")
     chosen = part[:: max(1, len(part) // at_most)][:at_most]
     sums: dict[str, NDArray[np.float64]] = {}
-    for sample in map(dataset.read, chosen):
+    for item in chosen:
+        with naming(dataset, item):
+            sample = dataset.read(item)
         for name in names:
             if name in sample.series:
                 s, m = sample.series[name], dataset.modalities[name]

@@ -120,8 +120,7 @@ def dataset_inputs(fit: Fit, task: TaskConfig, seed: int, show_progress: bool = 
             {n: dataclasses.asdict(m) for n, m in fit.contract.modalities.items()},
         ),
     )  # fmt: skip
-    if pixel:
-        made.truth[""] = _position_labels(samples, made, show_progress)
+    made.truth[""] = _position_labels(samples, made, show_progress) if pixel else _item_labels(samples, show_progress)
     return made
 
 
@@ -251,18 +250,32 @@ def reader_of(
     return read
 
 
-def labels_of(dataset: Dataset, inputs: Inputs) -> NDArray[np.generic]:
-    """Truth of every row: int64 `[R]` or `[R, P]` with -1 for none, bool `[R, C]`, or float32 `[R, K]`."""
-    if dataset.kind == "pixel":
-        return inputs.truth[""]
-    if dataset.kind == "scene":
-        return np.array([i.label for i in dataset.items], np.int64)
-    if dataset.kind == "multilabel":
-        made = np.zeros((len(dataset.items), len(dataset.classes)), bool)
-        for row, item in zip(made, dataset.items, strict=True):
+def _item_labels(samples: LazySamples, show_progress: bool) -> NDArray[np.generic]:
+    """Truth of every item: int64 `[R]`, bool `[R, C]` or float32 `[R, K]`; read where it is not known without pixels.
+
+    Raises:
+        InputError: numbers that are maps.
+    """
+    dataset = samples.fit.dataset
+    kind, items = dataset.kind, dataset.items
+    if any(i.label is None for i in items):
+        key = {"scene": "class", "multilabel": "classes"}.get(kind, "value")
+        numbers = watched(range(len(items)), "reading labels", show_progress)
+        found = np.stack([samples.tiles(k)[0].targets[key] for k in numbers])
+        if kind == "regression" and found.ndim != 2:
+            raise InputError(
+                f"{dataset.name}: numbers are maps, which a probe of whole images does not predict; choose a protocol "
+                "that trains a head"
+            )
+        return found
+    if kind == "scene":
+        return np.array([i.label for i in items], np.int64)
+    if kind == "multilabel":
+        made = np.zeros((len(items), len(dataset.classes)), bool)
+        for row, item in zip(made, items, strict=True):
             row[list(item.label)] = True
         return made
-    return np.array([np.atleast_1d(i.label) for i in dataset.items], np.float32)
+    return np.array([np.atleast_1d(i.label) for i in items], np.float32)
 
 
 def _position_labels(samples: LazySamples, inputs: Inputs, show_progress: bool) -> Ints:
@@ -290,7 +303,7 @@ def majority(mask: Ints, side: int, num_classes: int) -> Ints:
 
 
 def dataset_root(task: TaskConfig, data: Path | None, where: str) -> Path:
-    """The folder of a task's data set.
+    """The folder of a task's data set; of one's own YAML the one that its relative paths start from.
 
     Raises:
         InputError: it lies below --data, and no --data was given.
@@ -299,6 +312,8 @@ def dataset_root(task: TaskConfig, data: Path | None, where: str) -> Path:
         return (data or Path()) / task.root
     if Path(task.root).is_absolute():
         return Path(task.root)
+    if Path(task.benchmark).suffix in (".yaml", ".yml"):
+        return (data or Path(task.benchmark).parent) / task.root
     if data is None:
         raise InputError(
             f"{where}: {task.benchmark} lies below a folder of data sets, and none was given; add --data ROOT"

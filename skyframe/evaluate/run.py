@@ -16,7 +16,7 @@ from skyframe.evaluate.alarms import Alarm
 from skyframe.evaluate.benchmarks.simulated import load_simulated, targets, vary
 from skyframe.evaluate.features import TEST, FeatureTable, Group, Inputs, extract_group, feature_spread
 from skyframe.evaluate.fit import Fit, fit, training_statistics
-from skyframe.evaluate.inputs import dataset_inputs, labels_of
+from skyframe.evaluate.inputs import dataset_inputs
 from skyframe.evaluate.protocol import ResultRow, Subject, append_rows, digest, read_rows, weights_sha256
 from skyframe.evaluate.received import empty, suspicions
 from skyframe.evaluate.record import Shown, make_rows, write_log
@@ -220,4 +220,4 @@ class Run:
 def _labels(task: Task, inputs: Inputs) -> NDArray[np.generic]:
     if task.dataset is None:
         return targets(inputs, task.config.label, task.config)
-    return labels_of(task.dataset, inputs)
+    return inputs.truth[""]

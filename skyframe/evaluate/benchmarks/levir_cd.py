@@ -62,7 +62,7 @@ def open_dataset(name: str, root: Path) -> Dataset:
         read=_read,
         split="as published" if parts == PARTS else "as published; a tenth of train, by hash of the name, validates",
         source="Chen & Shi, Remote Sensing 2020; F1 of the class change over all test pixels; dates are not published",
-        problems=(*problems, *missing_files(name, items)),
+        problems=(*missing_files(name, items), *problems),
     )
 
 

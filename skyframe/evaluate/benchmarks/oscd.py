@@ -75,7 +75,7 @@ def open_dataset(name: str, root: Path) -> Dataset:
         read=_read,
         split="the published 14 and 10 cities; of the 14, those that a hash of the name chooses validate",
         source="Caye Daudt et al., OSCD, IGARSS 2018; F1 of the class change over all test pixels",
-        problems=(*problems, *missing_files(name, items)),
+        problems=(*missing_files(name, items), *problems),
     )
 
 

@@ -124,12 +124,13 @@ def _read_mados(item: Item) -> Sample:
 def _burn_scars(name: str, root: Path) -> Dataset:
     items: list[Item] = []
     for folder in ("training", "validation"):
-        paths = sorted(need_folder(name, root, folder).glob("*_merged.tif"))
-        chosen = _tenth(len(paths)) if folder == "training" else set()
-        for k, path in enumerate(paths):
-            key = path.name.removesuffix("_merged.tif")
+        here, ends = need_folder(name, root, folder), ("_merged.tif", ".mask.tif")
+        keys = sorted({p.name.removesuffix(end) for end in ends for p in here.glob(f"*{end}")})
+        chosen = _tenth(len(keys)) if folder == "training" else set()
+        for k, key in enumerate(keys):
             part = "test" if folder == "validation" else "val" if k in chosen else "train"
-            items.append(Item(f"{folder}/{key}", part, {"image": path, "mask": path.with_name(f"{key}.mask.tif")}))
+            files = {role: here / f"{key}{end}" for role, end in zip(("image", "mask"), ends, strict=True)}
+            items.append(Item(f"{folder}/{key}", part, files))
     s2 = Modality("s2", "image", bands(HLS_BANDS), 30.0, "reflectance", "float32")
     return Dataset(
         name=name,
@@ -197,7 +198,8 @@ def _xview2(name: str, root: Path) -> Dataset:
 
 
 def _pre(folder: Path) -> list[Path]:
-    return sorted((folder / "images").glob("*_pre_disaster.png"))
+    names = (p.name for p in (folder / "images").glob("*_disaster.png"))
+    return [folder / "images" / n for n in sorted({n.replace("_post_", "_pre_") for n in names})]
 
 
 def _read_xview2(item: Item) -> Sample:

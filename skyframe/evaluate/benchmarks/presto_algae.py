@@ -35,15 +35,18 @@ def open_dataset(name: str, root: Path) -> Dataset:
     folder = next((root / f for f in FOLDERS if (root / f).is_dir()), None) or need_folder(name, root)
     spec = CubeSpec.load("presto")
     modalities = {n: spec.modalities[n] for n in MODALITIES}
-    with ExitStack() as files:
-        chosen = CubeSpec(spec.name, spec.description, modalities, spec.labels)
-        source = open_source([folder], chosen, files)
-    uid = read_npy(folder / "uid.npy")
+    try:
+        with ExitStack() as files:
+            chosen = CubeSpec(spec.name, spec.description, modalities, spec.labels)
+            source = open_source([folder], chosen, files)
+        uid = read_npy(folder / "uid.npy")
+    except InputError as error:
+        raise InputError(f"{name}: {folder}: {error}") from error
     severity, is_test = source.labels["severity"][:, 0], source.labels["is_test"][:, 0]
     if uid.shape != severity.shape or severity.min() < 1 or severity.max() > 5 or not set(is_test.tolist()) <= {0, 1}:
         raise InputError(
-            f"{folder}: {uid.shape} names for {severity.shape} severities of {severity.min()} to {severity.max()}, "
-            "expected one name a site, severities 1 to 5 and is_test 0 or 1; fetch the arrays again"
+            f"{name}: {folder}: {uid.shape} names for {severity.shape} severities of {severity.min()} to "
+            f"{severity.max()}, expected one name a site, severities 1 to 5 and is_test 0 or 1; fetch the arrays again"
         )
     items = [
         Item(str(uid[i]), "test" if is_test[i] else "train", _paths(folder), float(severity[i]), about={"row": i})

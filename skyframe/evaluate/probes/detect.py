@@ -17,7 +17,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from skyframe.config.detection import DetectionConfig
-from skyframe.evaluate.dataset import Dataset, Item
+from skyframe.evaluate.dataset import Dataset, Item, naming
 from skyframe.evaluate.detections import DetectionMeasure, Found
 from skyframe.evaluate.fit import Fit
 from skyframe.evaluate.probes.detector import Detector, without_doubles
@@ -117,7 +117,7 @@ def score_detector(trained: TrainedDetector, items: Sequence[Item], show: bool =
     """
     answers, truths = [], []
     for item in track(items, "detecting", transient=True, disable=not _seen(show)):
-        sample = trained.fit.dataset.read(item)
+        sample = _read(trained.fit.dataset, item)
         answers.append(detect(trained, sample))
         truths.append(truth_of(sample))
     names = [item.cluster or item.key for item in items]
@@ -181,7 +181,7 @@ def plan_tiles(fit: Fit, items: Sequence[Item], config: DetectionConfig, show: b
     """The side of tiles in positions, at most what the largest image covers, and the tiles that hold an object."""
     seen = []
     for item in track(items, "looking at images", transient=True, disable=not _seen(show)):
-        sample = fit.dataset.read(item)
+        sample = _read(fit.dataset, item)
         around = enclosing(truth_of(sample).shapes)
         middle = (around[:, :2] + around[:, 2:]) / 2
         seen.append((item, fit.extent(sample), fit.label_px(sample), middle))
@@ -195,6 +195,11 @@ def plan_tiles(fit: Fit, items: Sequence[Item], config: DetectionConfig, show: b
             if ((offset >= 0) & (offset < side * px)).all(1).any():
                 tiles.append(Tile(item, y, x))
     return side, tiles
+
+
+def _read(dataset: Dataset, item: Item) -> Sample:
+    with naming(dataset, item):
+        return dataset.read(item)
 
 
 class _TileSource:
@@ -230,7 +235,7 @@ class _TileSource:
     def _cut(self, tile: Tile) -> tuple[Sample, int]:
         """One tile as the contract wants it, and its side in pixels; the image read last is kept for its next tile."""
         if self.last is None or self.last[0] != tile.item.key:
-            sample = self.fit.dataset.read(tile.item)
+            sample = _read(self.fit.dataset, tile.item)
             self.last = tile.item.key, sample, self.fit(sample)
         _, sample, whole = self.last
         px = self.fit.label_px(sample)

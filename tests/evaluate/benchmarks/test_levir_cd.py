@@ -7,20 +7,8 @@ from skyframe.calendar import DAY_UNKNOWN
 from skyframe.evaluate.benchmarks import open_dataset
 from skyframe.spec import InputError
 from tests.evaluate.layouts.damage import assert_told, cut, empty, remove, scribble
+from tests.evaluate.layouts.levir import write_levir
 from tests.evaluate.layouts.rasters import noise, write_png
-
-
-def write_levir(root, flat=False):
-    """Two pairs a part, rows 0 and 1 changed; flat is torchgeo's layout."""
-    mask = np.zeros((8, 8), np.uint8)
-    mask[:2] = 255
-    for part in ("train", "val", "test"):
-        for number in (1, 2):
-            for side in ("A", "B", "label"):
-                file = f"{part}_{number}.png"
-                path = root / side / file if flat else root / part / side / file
-                write_png(path, mask if side == "label" else noise(3, 8, 8, seed=ord(side[0])))
-    return root
 
 
 @pytest.mark.parametrize("flat", [False, True])

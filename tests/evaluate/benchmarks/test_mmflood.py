@@ -6,25 +6,13 @@ import pytest
 from skyframe.evaluate.benchmarks import open_dataset
 from skyframe.spec import InputError
 from tests.evaluate.layouts.damage import assert_told, cut, empty, remove, scribble
-from tests.evaluate.layouts.rasters import noise, write_text, write_tif
-
-EVENTS = '{"EMSR1": {"subset": "train", "lat": 45.8, "lon": 14.5}, "EMSR2": {"subset": "test", "lat": -1, "lon": 30}}'
+from tests.evaluate.layouts.mmflood import EVENTS, write_mmflood
+from tests.evaluate.layouts.rasters import write_tif
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    root = tmp_path_factory.mktemp("mmflood")
-    write_text(root / "activations.json", EVENTS)
-    for code in ("EMSR1", "EMSR2"):
-        place, tile = root / "activations" / f"{code}-0", f"{code}-0.tif"
-        radar = noise(2, 6, 8, dtype=np.float32) / 255
-        radar[1, 5, 7] = np.nan
-        mask = np.zeros((6, 8), np.float32)
-        mask[0], mask[1] = 1, 255
-        write_tif(place / "s1_raw" / tile, radar)
-        write_tif(place / "DEM" / tile, noise(6, 8, dtype=np.float32))
-        write_tif(place / "mask" / tile, mask)
-    return root
+    return write_mmflood(tmp_path_factory.mktemp("mmflood"))
 
 
 def test_pixels_without_radar_are_not_scored(whole):

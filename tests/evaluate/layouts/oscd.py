@@ -9,8 +9,8 @@ CITIES = {"Train": ("beirut",), "Test": ("rio",)}
 ARCHIVE = "Onera Satellite Change Detection dataset - "
 
 
-def write_oscd(root, height=12, width=18, tif_mask=False):
-    for part, cities in CITIES.items():
+def write_oscd(root, height=12, width=18, tif_mask=False, by_part=CITIES):
+    for part, cities in by_part.items():
         for city in cities:
             images, labels = root / f"{ARCHIVE}Images" / city, root / f"{ARCHIVE}{part} Labels" / city / "cm"
             for number in (1, 2):

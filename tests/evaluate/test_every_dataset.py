@@ -1,0 +1,49 @@
+"""Every data set of `DATASETS` and one's own: read, a head trained, scored; then damaged, refused or scored as less."""
+
+import dataclasses
+import importlib.util
+import math
+
+import pytest
+
+from skyframe.evaluate.benchmarks import DATASETS
+from skyframe.spec import InputError
+from tests.evaluate.every_dataset import CASES, break_one, encoder, real_cases, score
+
+REAL = ("eopatch-land-cover",)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return encoder()
+
+
+def test_no_data_set_is_left_out():
+    assert {*CASES, *REAL} - {"mine"} == set(DATASETS)
+
+
+@pytest.mark.parametrize("name", [*CASES, *REAL])
+def test_read_scored_damaged_and_refused(name, model, tmp_path, request):
+    if name.startswith("gb2-") and importlib.util.find_spec("tacoreader") is None:
+        pytest.skip("GEO-Bench v2 is read through tacoreader, an optional package")
+    case = CASES[name] if name in CASES else real_cases(request.getfixturevalue("shared_dir"))[name]
+    root = tmp_path / "data"
+    root.mkdir()
+    case.write(root)
+    whole = score(name, case, root, tmp_path / "whole", model)
+    assert math.isfinite(whole.value) and 0 <= whole.lo <= whole.value <= whole.hi
+    assert whole.num_test == case.num_test
+    assert whole.source.startswith(name) and len(whole.split_sha256) == 16
+
+    broken = break_one(name, case, root)
+    with pytest.raises(InputError) as refused:
+        score(name, dataclasses.replace(case, part=False), root, tmp_path / "damaged", model)
+    sentence = str(refused.value)
+    assert name in sentence and broken.stem in sentence and "\n" not in sentence
+
+    try:
+        less = score(name, dataclasses.replace(case, part=True), root, tmp_path / "less", model)
+    except InputError as error:
+        assert name in str(error) and "\n" not in str(error)
+    else:
+        assert math.isfinite(less.value) and less.split_sha256 != whole.split_sha256
