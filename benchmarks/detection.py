@@ -23,11 +23,11 @@ import skyframe
 from skyframe.config.contract import CONTRACT_FORMAT, Contract
 from skyframe.config.detection import DetectionConfig
 from skyframe.evaluate.benchmarks import open_dataset
-from skyframe.evaluate.dataset import Dataset
-from skyframe.evaluate.detections import DetectionMeasure
-from skyframe.evaluate.fit import Fit, fit, training_statistics
-from skyframe.evaluate.measure import interval_of, value_of
-from skyframe.evaluate.probes.detect import score_detector, train_detector
+from skyframe.evaluate.datasets.dataset import Dataset
+from skyframe.evaluate.feed.fit import Fit, fit, training_statistics
+from skyframe.evaluate.heads.detect import score_detector, train_detector
+from skyframe.evaluate.heads.detections import DetectionMeasure
+from skyframe.evaluate.measures.measure import interval_of, value_of
 from skyframe.sample import Batch
 
 METRICS = ("map50", "map", "voc_map50")

@@ -19,9 +19,9 @@ import torch
 
 from skyframe.config.evaluate import LinearConfig, TaskConfig
 from skyframe.evaluate.benchmarks import open_dataset
-from skyframe.evaluate.features import batches, extract
-from skyframe.evaluate.fit import Fit, fit, training_statistics
-from skyframe.evaluate.inputs import dataset_inputs, labels_of, limited
+from skyframe.evaluate.feed.features import batches, extract
+from skyframe.evaluate.feed.fit import Fit, fit, training_statistics
+from skyframe.evaluate.feed.inputs import dataset_inputs, labels_of, limited
 from skyframe.evaluate.probes.linear import train_heads
 from skyframe.evaluate.protocol import Encoder, Subject
 from skyframe.export import load_module

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from skyframe.calendar import DAY_UNKNOWN
 from skyframe.config.contract import Contract
-from skyframe.evaluate.fit import SAME, side_px
+from skyframe.evaluate.feed.fit import SAME, side_px
 from skyframe.export.folder import Exported
 from skyframe.model.factorised import FactorisedEncoder, SpatialEncoder
 from skyframe.sample import Batch, Features, SeriesBatch

@@ -24,10 +24,10 @@ def data_check(name: str, root: Path, quick: bool, unpack: bool, picture: Path |
     """
     from rich.console import Console
 
-    from skyframe.evaluate.archive import unpack_all
     from skyframe.evaluate.benchmarks import open_dataset
-    from skyframe.evaluate.check import check_dataset, summary
-    from skyframe.evaluate.samples_picture import draw_samples
+    from skyframe.evaluate.datasets.archive import unpack_all
+    from skyframe.evaluate.datasets.check import check_dataset, summary
+    from skyframe.evaluate.datasets.samples_picture import draw_samples
 
     if not root.is_dir():
         raise InputError(f"{name}: no folder {root}, expected the one that holds the data set; check the path")

@@ -51,8 +51,8 @@ def evaluate(
     from rich.console import Console
 
     from skyframe.config.evaluate import load_suite
+    from skyframe.evaluate.report.table import results_table
     from skyframe.evaluate.suite import evaluate as run
-    from skyframe.evaluate.table import results_table
     from skyframe.export import load_module
     from skyframe.spec import InputError
 

@@ -45,13 +45,13 @@ def report(
         raise InputError(
             f"{wrong}: no results, expected a results.csv of `skyframe evaluate` or a folder with one; score first"
         )
-    from skyframe.evaluate.compare import build_comparison
+    from skyframe.evaluate.report.compare import build_comparison
 
     click.echo(f"wrote {build_comparison(what, out or Path('comparison.html'))}")
 
 
 def _about_run(run: Path, encoder: Path | None, scene: str | None, results: Path | None, out: Path | None) -> Path:
-    from skyframe.evaluate.report import build_report
+    from skyframe.evaluate.report.run_page import build_report
     from skyframe.export import load_module
 
     if results is not None and not results.is_file():

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from skyframe.evaluate.protocol import ResultRow
-from skyframe.evaluate.table import LOWER_IS_BETTER
+from skyframe.evaluate.report.table import LOWER_IS_BETTER
 
 COLLAPSED = 0.02
 """Feature spread below which embeddings count as collapsed (1 = directions spread evenly)."""

@@ -12,7 +12,7 @@ import torch
 
 from skyframe import dist
 from skyframe.config.evaluate import Suite
-from skyframe.evaluate.baselines import RawPixels
+from skyframe.evaluate.feed.baselines import RawPixels
 from skyframe.evaluate.protocol import ResultRow, Subject
 from skyframe.evaluate.run import Run
 from skyframe.evaluate.scores import BASELINES, RESULTS, keep_scores, step_folder, write_rows

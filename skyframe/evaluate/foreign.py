@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from skyframe.config.contract import Contract
 from skyframe.config.foreign import ForeignConfig, contract_of, load_foreign_config
-from skyframe.evaluate.fit import side_px
+from skyframe.evaluate.feed.fit import side_px
 from skyframe.sample import Batch, Features, SeriesBatch
 from skyframe.spec import InputError, Modality
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from skyframe.config.contract import Contract
 from skyframe.config.evaluate import Suite
-from skyframe.evaluate.features import Group
-from skyframe.evaluate.measure import paired_difference
+from skyframe.evaluate.feed.features import Group
+from skyframe.evaluate.measures.measure import paired_difference
 from skyframe.evaluate.protocol import Encoder, ResultRow, Subject
 from skyframe.evaluate.record import measure_of_row
 from skyframe.evaluate.suite import Outcome, evaluate

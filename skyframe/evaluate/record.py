@@ -18,11 +18,11 @@ import torch
 
 from skyframe import __version__
 from skyframe.config.evaluate import SimulatedData
-from skyframe.evaluate.dataset import Dataset, Kind
-from skyframe.evaluate.features import TEST, TRAIN, VAL
-from skyframe.evaluate.measure import Measure, interval_of, value_of
+from skyframe.evaluate.datasets.dataset import Dataset, Kind
+from skyframe.evaluate.feed.features import TEST, TRAIN, VAL
+from skyframe.evaluate.measures.measure import Measure, interval_of, value_of
+from skyframe.evaluate.measures.metrics import cluster_confusion
 from skyframe.evaluate.measures.rows import measure_of
-from skyframe.evaluate.metrics import cluster_confusion
 from skyframe.evaluate.protocol import ResultRow, Subject, digest
 from skyframe.evaluate.scoring import Prediction, Target
 from skyframe.spec import InputError

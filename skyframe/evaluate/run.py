@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from skyframe.config.evaluate import Suite
 from skyframe.evaluate.alarms import Alarm
 from skyframe.evaluate.benchmarks.simulated import load_simulated, targets, vary
-from skyframe.evaluate.features import TEST, FeatureTable, Group, Inputs, extract_group, feature_spread
-from skyframe.evaluate.fit import Fit, fit, training_statistics
-from skyframe.evaluate.inputs import dataset_inputs
+from skyframe.evaluate.feed.features import TEST, FeatureTable, Group, Inputs, extract_group, feature_spread
+from skyframe.evaluate.feed.fit import Fit, fit, training_statistics
+from skyframe.evaluate.feed.inputs import dataset_inputs
+from skyframe.evaluate.feed.received import empty, suspicions
 from skyframe.evaluate.protocol import ResultRow, Subject, append_rows, digest, read_rows, weights_sha256
-from skyframe.evaluate.received import empty, suspicions
 from skyframe.evaluate.record import Shown, make_rows, write_log
 from skyframe.evaluate.scoring import (
     Prediction,

@@ -14,23 +14,23 @@ import numpy as np
 
 from skyframe.config.detection import DetectionConfig
 from skyframe.config.heads import HeadTraining
-from skyframe.evaluate.dataset import Dataset
-from skyframe.evaluate.dense import feature_maps
-from skyframe.evaluate.features import device_of, to_device
-from skyframe.evaluate.few_labels import few_labels
-from skyframe.evaluate.fit import Fit
-from skyframe.evaluate.inputs import reader_of
-from skyframe.evaluate.log_view import PredictedMap, write_map
+from skyframe.evaluate.datasets.dataset import Dataset
+from skyframe.evaluate.datasets.samples_picture import look_of
+from skyframe.evaluate.feed.features import device_of, to_device
+from skyframe.evaluate.feed.fit import Fit
+from skyframe.evaluate.feed.inputs import reader_of
+from skyframe.evaluate.heads.dense import feature_maps
+from skyframe.evaluate.heads.detect import score_detector, train_detector
+from skyframe.evaluate.heads.few_labels import few_labels
+from skyframe.evaluate.heads.predict import Trained, measure_items, predict
+from skyframe.evaluate.heads.train import train_head
 from skyframe.evaluate.measures.confusion import ConfusionMeasure
-from skyframe.evaluate.predict import Trained, measure_items, predict
-from skyframe.evaluate.probes.detect import score_detector, train_detector
 from skyframe.evaluate.protocol import Subject
 from skyframe.evaluate.record import Shown, make_rows, write_head_log
+from skyframe.evaluate.report.log_view import PredictedMap, write_map
 from skyframe.evaluate.run import Run
-from skyframe.evaluate.samples_picture import look_of
 from skyframe.evaluate.scoring import Prediction
 from skyframe.evaluate.task import Task
-from skyframe.evaluate.train_head import train_head
 
 MAPS = 4
 """Predicted maps that are kept beside a log, of the first test items."""

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyframe.config.evaluate import LOWER_IS_BETTER, KnnConfig, LinearConfig, LogisticConfig, RidgeConfig, TaskConfig
-from skyframe.evaluate.dataset import Kind
-from skyframe.evaluate.features import TEST, TRAIN, VAL, FeatureTable, Floats, Ints
-from skyframe.evaluate.measure import Measure, value_of
+from skyframe.evaluate.datasets.dataset import Kind
+from skyframe.evaluate.feed.features import TEST, TRAIN, VAL, FeatureTable, Floats, Ints
+from skyframe.evaluate.measures.measure import Measure, value_of
 from skyframe.evaluate.measures.rows import measure_of
 from skyframe.evaluate.probes.knn import knn_means
 from skyframe.evaluate.probes.linear import train_heads

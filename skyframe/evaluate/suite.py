@@ -9,8 +9,8 @@ from typing import Literal
 
 from skyframe.config.evaluate import Suite
 from skyframe.evaluate.alarms import Alarm, find_alarms
-from skyframe.evaluate.baselines import RawPixels
-from skyframe.evaluate.features import Group
+from skyframe.evaluate.feed.baselines import RawPixels
+from skyframe.evaluate.feed.features import Group
 from skyframe.evaluate.protocol import ResultRow, Subject, write_parquet
 from skyframe.evaluate.run import Run
 from skyframe.evaluate.run_heads import score_heads

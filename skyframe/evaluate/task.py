@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from skyframe.config.evaluate import PROBES, Suite, TaskConfig, check_kind
 from skyframe.evaluate.benchmarks import open_dataset
-from skyframe.evaluate.dataset import Dataset, Kind
-from skyframe.evaluate.inputs import dataset_root, limited, with_validation
+from skyframe.evaluate.datasets.dataset import Dataset, Kind
+from skyframe.evaluate.feed.inputs import dataset_root, limited, with_validation
 from skyframe.evaluate.protocol import digest
 from skyframe.evaluate.record import config_digest, dataset_fingerprint, simulated_fingerprint
 

@@ -3,7 +3,7 @@
 import pytest
 
 from skyframe.cli import main
-from tests.evaluate.test_compare import scored
+from tests.evaluate.report.test_compare import scored
 
 
 @pytest.fixture

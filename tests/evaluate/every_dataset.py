@@ -21,7 +21,7 @@ from skyframe.config.detection import DetectionConfig
 from skyframe.config.evaluate import LinearConfig, Suite, TaskConfig
 from skyframe.config.heads import HeadSpec, HeadTraining
 from skyframe.evaluate.benchmarks import geobench1, geobench2, open_dataset
-from skyframe.evaluate.imagery import DISPLAY, bands
+from skyframe.evaluate.datasets.imagery import DISPLAY, bands
 from skyframe.evaluate.protocol import ResultRow, Subject
 from skyframe.evaluate.suite import evaluate
 from skyframe.export.folder import Exported

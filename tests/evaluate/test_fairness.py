@@ -8,9 +8,9 @@ import pytest
 
 from skyframe.config.evaluate import Suite, TaskConfig
 from skyframe.evaluate import task as task_module
-from skyframe.evaluate.dataset import Dataset, Item
-from skyframe.evaluate.fit import fit
-from skyframe.evaluate.imagery import bands, sentinel1, sentinel2
+from skyframe.evaluate.datasets.dataset import Dataset, Item
+from skyframe.evaluate.datasets.imagery import bands, sentinel1, sentinel2
+from skyframe.evaluate.feed.fit import fit
 from skyframe.evaluate.protocol import Subject
 from skyframe.evaluate.suite import evaluate
 from skyframe.sample import Sample, Series

@@ -16,7 +16,7 @@ from skyframe.calendar import DAY_UNKNOWN, day_of
 from skyframe.config.contract import CONTRACT_FORMAT, Contract
 from skyframe.config.foreign import load_foreign_config
 from skyframe.evaluate.benchmarks import open_dataset
-from skyframe.evaluate.fit import fit
+from skyframe.evaluate.feed.fit import fit
 from skyframe.evaluate.foreign import Foreign, load_foreign
 from skyframe.evaluate.foreign_calls import S1, S2, galileo, plain, presto, timm
 from skyframe.evaluate.protocol import Encoder

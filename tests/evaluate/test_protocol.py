@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from skyframe.evaluate.baselines import RawPixels
+from skyframe.evaluate.feed.baselines import RawPixels
 from skyframe.evaluate.protocol import ResultRow, append_rows, digest, read_rows, weights_sha256
 from skyframe.spec import InputError
 from tests.evaluate.worlds import SeasonEncoder, contract

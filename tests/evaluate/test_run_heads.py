@@ -12,8 +12,8 @@ from skyframe.config.evaluate import Suite, TaskConfig
 from skyframe.config.heads import HeadSpec, HeadTraining
 from skyframe.evaluate import run_heads
 from skyframe.evaluate import task as task_module
-from skyframe.evaluate.log_view import maps_of
 from skyframe.evaluate.protocol import Subject
+from skyframe.evaluate.report.log_view import maps_of
 from skyframe.evaluate.suite import evaluate
 from skyframe.export.folder import Exported
 from skyframe.spec import InputError

@@ -3,7 +3,7 @@
 import numpy as np
 
 from skyframe.config.evaluate import TaskConfig
-from skyframe.evaluate.features import TEST, TRAIN, VAL
+from skyframe.evaluate.feed.features import TEST, TRAIN, VAL
 from skyframe.evaluate.scoring import make_target
 
 ROWS, PIXELS = 300, 4

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from skyframe.config.contract import CONTRACT_FORMAT, Contract
-from skyframe.evaluate.dataset import Dataset, Item
-from skyframe.evaluate.imagery import bands, series_of
+from skyframe.evaluate.datasets.dataset import Dataset, Item
+from skyframe.evaluate.datasets.imagery import bands, series_of
 from skyframe.model.factorised import FactorisedEncoder, SpatialEncoder
 from skyframe.model.stem import normalise
 from skyframe.randomness import generator

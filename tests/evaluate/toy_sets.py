@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from skyframe.evaluate.dataset import Dataset, Item
-from skyframe.evaluate.imagery import image_sample, rgb, sentinel1, sentinel2, series_of
+from skyframe.evaluate.datasets.dataset import Dataset, Item
+from skyframe.evaluate.datasets.imagery import image_sample, rgb, sentinel1, sentinel2, series_of
 from skyframe.sample import Sample
 from skyframe.spec import InputError
 

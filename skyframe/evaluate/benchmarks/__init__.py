@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
-from skyframe.evaluate.dataset import Dataset
+from skyframe.evaluate.datasets.dataset import Dataset
 from skyframe.spec import InputError, did_you_mean
 
 DATASETS = {

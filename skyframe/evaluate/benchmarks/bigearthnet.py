@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyframe.evaluate.benchmarks.corine import CLASSES_19, CLASSES_43, TO_19
-from skyframe.evaluate.dataset import PARTS, Dataset, Item, hashed_part, missing_files, need_folder
-from skyframe.evaluate.files import need_file, read_json, read_lines, read_raster
-from skyframe.evaluate.imagery import product_day, sentinel1, sentinel2, series_of
+from skyframe.evaluate.datasets.dataset import PARTS, Dataset, Item, hashed_part, missing_files, need_folder
+from skyframe.evaluate.datasets.files import need_file, read_json, read_lines, read_raster
+from skyframe.evaluate.datasets.imagery import product_day, sentinel1, sentinel2, series_of
 from skyframe.sample import Sample
 from skyframe.spec import InputError
 

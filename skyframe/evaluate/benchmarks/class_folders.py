@@ -23,9 +23,9 @@ from pathlib import Path
 
 import numpy as np
 
-from skyframe.evaluate.dataset import PARTS, Dataset, Item, hashed_part, missing_files, need_folder
-from skyframe.evaluate.files import read_image, read_lines
-from skyframe.evaluate.imagery import DISPLAY, bands, image_sample, rgb
+from skyframe.evaluate.datasets.dataset import PARTS, Dataset, Item, hashed_part, missing_files, need_folder
+from skyframe.evaluate.datasets.files import read_image, read_lines
+from skyframe.evaluate.datasets.imagery import DISPLAY, bands, image_sample, rgb
 from skyframe.randomness import hash64
 from skyframe.sample import Sample
 from skyframe.spec import InputError, Modality, did_you_mean

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from skyframe.evaluate.dataset import Dataset, Item, missing_files
-from skyframe.evaluate.files import need_file
-from skyframe.evaluate.imagery import bands, image_sample
-from skyframe.evaluate.masks import blocks_of_scene, classes_of_numbers
+from skyframe.evaluate.datasets.dataset import Dataset, Item, missing_files
+from skyframe.evaluate.datasets.files import need_file
+from skyframe.evaluate.datasets.imagery import bands, image_sample
+from skyframe.evaluate.datasets.masks import blocks_of_scene, classes_of_numbers
 from skyframe.sample import Sample
 from skyframe.spec import Band, InputError, Modality
 

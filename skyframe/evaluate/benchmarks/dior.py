@@ -18,10 +18,10 @@ import dataclasses
 from functools import partial
 from pathlib import Path
 
-from skyframe.evaluate.annotations import read_voc, targets
-from skyframe.evaluate.dataset import PARTS, Dataset, Item, hashed_part, missing_files, need_folder
-from skyframe.evaluate.files import read_image, read_lines, read_table
-from skyframe.evaluate.imagery import image_sample, rgb
+from skyframe.evaluate.datasets.annotations import read_voc, targets
+from skyframe.evaluate.datasets.dataset import PARTS, Dataset, Item, hashed_part, missing_files, need_folder
+from skyframe.evaluate.datasets.files import read_image, read_lines, read_table
+from skyframe.evaluate.datasets.imagery import image_sample, rgb
 from skyframe.sample import Sample
 from skyframe.spec import InputError
 

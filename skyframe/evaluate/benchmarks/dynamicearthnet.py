@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 
 from skyframe.calendar import day_of
 from skyframe.evaluate.benchmarks.dynamicearthnet_lists import Row, image_folders, labelled_months
-from skyframe.evaluate.dataset import Dataset, Item, missing_files
-from skyframe.evaluate.files import raster_shape, read_npy, read_raster
-from skyframe.evaluate.imagery import bands, finite, place_of_raster, sentinel1, sentinel2, series_of
-from skyframe.evaluate.masks import need_size
+from skyframe.evaluate.datasets.dataset import Dataset, Item, missing_files
+from skyframe.evaluate.datasets.files import raster_shape, read_npy, read_raster
+from skyframe.evaluate.datasets.imagery import bands, finite, place_of_raster, sentinel1, sentinel2, series_of
+from skyframe.evaluate.datasets.masks import need_size
 from skyframe.sample import Sample
 from skyframe.spec import InputError, Modality
 

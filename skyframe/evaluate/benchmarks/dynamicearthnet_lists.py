@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from skyframe.evaluate.dataset import PARTS, hashed_part, leads_out, read_or_tell
-from skyframe.evaluate.files import read_lines, read_table
+from skyframe.evaluate.datasets.dataset import PARTS, hashed_part, leads_out, read_or_tell
+from skyframe.evaluate.datasets.files import read_lines, read_table
 
 LISTS = "dynnet_training_splits"
 AREA = re.compile(r"\d{4}_\d{4}_\d{2}")

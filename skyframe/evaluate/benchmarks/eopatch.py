@@ -16,9 +16,9 @@ from pathlib import Path
 from skyframe.data.cube import CLEAR
 from skyframe.data.ingest.eolearn import open_source
 from skyframe.data.ingest.source import Source
-from skyframe.evaluate.dataset import Dataset, Item
-from skyframe.evaluate.imagery import series_of
-from skyframe.evaluate.masks import blocks_of_scene, classes_of_numbers
+from skyframe.evaluate.datasets.dataset import Dataset, Item
+from skyframe.evaluate.datasets.imagery import series_of
+from skyframe.evaluate.datasets.masks import blocks_of_scene, classes_of_numbers
 from skyframe.geography import place_of
 from skyframe.sample import Sample
 from skyframe.spec import CubeSpec, InputError

@@ -22,9 +22,9 @@ from skyframe.evaluate.benchmarks.class_folders import (
     list_images,
     with_parts,
 )
-from skyframe.evaluate.dataset import Dataset, Item, missing_files, need_folder
-from skyframe.evaluate.files import read_raster
-from skyframe.evaluate.imagery import image_sample, sentinel2
+from skyframe.evaluate.datasets.dataset import Dataset, Item, missing_files, need_folder
+from skyframe.evaluate.datasets.files import read_raster
+from skyframe.evaluate.datasets.imagery import image_sample, sentinel2
 from skyframe.sample import Sample
 from skyframe.spec import InputError
 

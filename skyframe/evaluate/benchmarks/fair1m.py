@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from skyframe.evaluate.annotations import read_points, targets
-from skyframe.evaluate.dataset import Dataset, Item, hashed_part, missing_files, need_folder
-from skyframe.evaluate.files import read_image
-from skyframe.evaluate.imagery import image_sample, rgb
+from skyframe.evaluate.datasets.annotations import read_points, targets
+from skyframe.evaluate.datasets.dataset import Dataset, Item, hashed_part, missing_files, need_folder
+from skyframe.evaluate.datasets.files import read_image
+from skyframe.evaluate.datasets.imagery import image_sample, rgb
 from skyframe.sample import Sample
 
 CLASSES = (

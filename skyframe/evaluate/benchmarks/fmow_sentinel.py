@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from skyframe.calendar import DAY_UNKNOWN, day_of
-from skyframe.evaluate.dataset import Dataset, Item, missing_files, need_folder
-from skyframe.evaluate.files import read_raster, read_table
-from skyframe.evaluate.imagery import S2_BANDS, sentinel2, series_of
+from skyframe.evaluate.datasets.dataset import Dataset, Item, missing_files, need_folder
+from skyframe.evaluate.datasets.files import read_raster, read_table
+from skyframe.evaluate.datasets.imagery import S2_BANDS, sentinel2, series_of
 from skyframe.sample import Sample
 from skyframe.spec import InputError
 

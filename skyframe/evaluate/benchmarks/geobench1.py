@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyframe.calendar import DAY_UNKNOWN, day_of
-from skyframe.evaluate.dataset import Dataset, Item, Kind, missing_files, need_folder
-from skyframe.evaluate.files import MAX_TEXT, need_file, read_json
-from skyframe.evaluate.imagery import DISPLAY, bands, series_of
-from skyframe.evaluate.pickles import Record, read_pickle
+from skyframe.evaluate.datasets.dataset import Dataset, Item, Kind, missing_files, need_folder
+from skyframe.evaluate.datasets.files import MAX_TEXT, need_file, read_json
+from skyframe.evaluate.datasets.imagery import DISPLAY, bands, series_of
+from skyframe.evaluate.datasets.pickles import Record, read_pickle
 from skyframe.sample import Sample
 from skyframe.spec import InputError, Modality
 

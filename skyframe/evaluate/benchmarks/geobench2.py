@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyframe.calendar import day_of
-from skyframe.evaluate.dataset import Dataset, Item, Kind
-from skyframe.evaluate.imagery import DISPLAY, bands, rgb, sentinel1, sentinel2, series_of
+from skyframe.evaluate.datasets.dataset import Dataset, Item, Kind
+from skyframe.evaluate.datasets.imagery import DISPLAY, bands, rgb, sentinel1, sentinel2, series_of
 from skyframe.sample import Sample
 from skyframe.spec import InputError, Modality
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from skyframe.evaluate.annotations import read_voc, targets
-from skyframe.evaluate.dataset import PARTS, Dataset, Item, hashed_part, missing_files, need_folder
-from skyframe.evaluate.files import read_image, read_lines
-from skyframe.evaluate.imagery import DISPLAY, bands, image_sample
+from skyframe.evaluate.datasets.annotations import read_voc, targets
+from skyframe.evaluate.datasets.dataset import PARTS, Dataset, Item, hashed_part, missing_files, need_folder
+from skyframe.evaluate.datasets.files import read_image, read_lines
+from skyframe.evaluate.datasets.imagery import DISPLAY, bands, image_sample
 from skyframe.sample import Sample
 from skyframe.spec import Modality
 

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from skyframe.evaluate.dataset import Dataset, Item, hashed_part, missing_files, need_folder
-from skyframe.evaluate.files import read_image
-from skyframe.evaluate.imagery import image_sample, rgb
-from skyframe.evaluate.masks import classes_of_colours, classes_of_numbers, need_size, number_image
+from skyframe.evaluate.datasets.dataset import Dataset, Item, hashed_part, missing_files, need_folder
+from skyframe.evaluate.datasets.files import read_image
+from skyframe.evaluate.datasets.imagery import image_sample, rgb
+from skyframe.evaluate.datasets.masks import classes_of_colours, classes_of_numbers, need_size, number_image
 from skyframe.sample import Sample
 from skyframe.spec import InputError
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from skyframe.evaluate.dataset import PARTS, Dataset, Item, hashed_part, missing_files, need_folder
-from skyframe.evaluate.files import read_image
-from skyframe.evaluate.imagery import rgb, series_of
-from skyframe.evaluate.masks import need_size
+from skyframe.evaluate.datasets.dataset import PARTS, Dataset, Item, hashed_part, missing_files, need_folder
+from skyframe.evaluate.datasets.files import read_image
+from skyframe.evaluate.datasets.imagery import rgb, series_of
+from skyframe.evaluate.datasets.masks import need_size
 from skyframe.sample import Sample
 from skyframe.spec import InputError
 

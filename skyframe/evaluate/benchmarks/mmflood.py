@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from skyframe.evaluate.dataset import PARTS, Dataset, Item, missing_files, need_folder, read_or_tell
-from skyframe.evaluate.files import read_json, read_raster
-from skyframe.evaluate.imagery import finite, sentinel1, series_of
-from skyframe.evaluate.masks import classes_of_numbers, need_size
+from skyframe.evaluate.datasets.dataset import PARTS, Dataset, Item, missing_files, need_folder, read_or_tell
+from skyframe.evaluate.datasets.files import read_json, read_raster
+from skyframe.evaluate.datasets.imagery import finite, sentinel1, series_of
+from skyframe.evaluate.datasets.masks import classes_of_numbers, need_size
 from skyframe.sample import Sample
 from skyframe.spec import Band, Modality
 

@@ -17,10 +17,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from skyframe.evaluate.annotations import read_box_table, read_voc, targets
-from skyframe.evaluate.dataset import Dataset, Item, hashed_part, missing_files
-from skyframe.evaluate.files import image_size, read_image, read_text
-from skyframe.evaluate.imagery import image_sample, rgb
+from skyframe.evaluate.datasets.annotations import read_box_table, read_voc, targets
+from skyframe.evaluate.datasets.dataset import Dataset, Item, hashed_part, missing_files
+from skyframe.evaluate.datasets.files import image_size, read_image, read_text
+from skyframe.evaluate.datasets.imagery import image_sample, rgb
 from skyframe.sample import Sample
 from skyframe.spec import InputError
 

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from skyframe.calendar import DAY_UNKNOWN, day_of
-from skyframe.evaluate.dataset import Dataset, Item, hashed_part, missing_files
-from skyframe.evaluate.files import read_image, read_lines, read_raster
-from skyframe.evaluate.imagery import S2_BANDS, sentinel2, series_of
-from skyframe.evaluate.masks import classes_of_numbers, need_size
+from skyframe.evaluate.datasets.dataset import Dataset, Item, hashed_part, missing_files
+from skyframe.evaluate.datasets.files import read_image, read_lines, read_raster
+from skyframe.evaluate.datasets.imagery import S2_BANDS, sentinel2, series_of
+from skyframe.evaluate.datasets.masks import classes_of_numbers, need_size
 from skyframe.sample import Sample
 from skyframe.spec import InputError
 

@@ -31,7 +31,7 @@ from skyframe.evaluate.benchmarks.own_places import (
 )
 from skyframe.evaluate.benchmarks.own_table import class_labels, read_labels
 from skyframe.evaluate.benchmarks.places import POSITION_GSD_M
-from skyframe.evaluate.dataset import PARTS, Dataset, Item, hashed_part
+from skyframe.evaluate.datasets.dataset import PARTS, Dataset, Item, hashed_part
 from skyframe.geography import equal_area_cell, place_of
 from skyframe.sample import Sample
 from skyframe.spec import InputError, Modality, Window, did_you_mean

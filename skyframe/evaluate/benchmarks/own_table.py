@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from skyframe.calendar import day_of
 from skyframe.config.own_data import Columns, OwnData
-from skyframe.evaluate.files import need_file, read_json, read_table
+from skyframe.evaluate.datasets.files import need_file, read_json, read_table
 from skyframe.spec import InputError, did_you_mean
 
 if TYPE_CHECKING:

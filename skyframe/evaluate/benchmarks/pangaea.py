@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyframe.calendar import day_of
-from skyframe.evaluate.dataset import PARTS, Dataset, Item, missing_files, need_folder
-from skyframe.evaluate.files import read_image, read_lines, read_raster
-from skyframe.evaluate.imagery import bands, rgb, series_of
+from skyframe.evaluate.datasets.dataset import PARTS, Dataset, Item, missing_files, need_folder
+from skyframe.evaluate.datasets.files import read_image, read_lines, read_raster
+from skyframe.evaluate.datasets.imagery import bands, rgb, series_of
 from skyframe.sample import Sample
 from skyframe.spec import InputError, Modality
 

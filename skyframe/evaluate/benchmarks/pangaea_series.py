@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from skyframe.calendar import day_of
-from skyframe.evaluate.dataset import PARTS, Dataset, Item, hashed_part, missing_files, need_folder
-from skyframe.evaluate.files import read_raster, read_table
-from skyframe.evaluate.imagery import rgb, sentinel1, sentinel2, series_of
+from skyframe.evaluate.datasets.dataset import PARTS, Dataset, Item, hashed_part, missing_files, need_folder
+from skyframe.evaluate.datasets.files import read_raster, read_table
+from skyframe.evaluate.datasets.imagery import rgb, sentinel1, sentinel2, series_of
 from skyframe.sample import Sample, Series
 from skyframe.spec import InputError
 

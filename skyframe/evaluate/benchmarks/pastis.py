@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from skyframe.calendar import DAY_UNKNOWN, day_of
-from skyframe.evaluate.dataset import Dataset, Item, leads_out, missing_files, read_or_tell
-from skyframe.evaluate.files import read_json, read_npy, read_raster
-from skyframe.evaluate.imagery import DISPLAY, bands, finite, sentinel1, sentinel2, series_of
-from skyframe.evaluate.masks import classes_of_numbers, need_size
+from skyframe.evaluate.datasets.dataset import Dataset, Item, leads_out, missing_files, read_or_tell
+from skyframe.evaluate.datasets.files import read_json, read_npy, read_raster
+from skyframe.evaluate.datasets.imagery import DISPLAY, bands, finite, sentinel1, sentinel2, series_of
+from skyframe.evaluate.datasets.masks import classes_of_numbers, need_size
 from skyframe.sample import Sample, Series
 from skyframe.spec import InputError, Modality
 

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from skyframe.data.ingest.presto import open_source
 from skyframe.data.ingest.source import Source
 from skyframe.data.ingest.units import NODATA
-from skyframe.evaluate.dataset import Dataset, Item, need_folder
-from skyframe.evaluate.files import read_npy
-from skyframe.evaluate.imagery import series_of
+from skyframe.evaluate.datasets.dataset import Dataset, Item, need_folder
+from skyframe.evaluate.datasets.files import read_npy
+from skyframe.evaluate.datasets.imagery import series_of
 from skyframe.sample import Sample
 from skyframe.spec import CubeSpec, InputError
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from skyframe.evaluate.dataset import Dataset, Item, hashed_part, leads_out, missing_files, read_or_tell
-from skyframe.evaluate.files import read_lines, read_raster
-from skyframe.evaluate.imagery import S2_BANDS, finite, place_of_raster, sentinel1, sentinel2, series_of
-from skyframe.evaluate.masks import classes_of_numbers, need_size
+from skyframe.evaluate.datasets.dataset import Dataset, Item, hashed_part, leads_out, missing_files, read_or_tell
+from skyframe.evaluate.datasets.files import read_lines, read_raster
+from skyframe.evaluate.datasets.imagery import S2_BANDS, finite, place_of_raster, sentinel1, sentinel2, series_of
+from skyframe.evaluate.datasets.masks import classes_of_numbers, need_size
 from skyframe.sample import Sample
 from skyframe.spec import InputError
 

@@ -13,7 +13,7 @@ from skyframe.config.evaluate import SimulatedData, TaskConfig
 from skyframe.data.cube import Cube
 from skyframe.data.read import read_label
 from skyframe.evaluate.benchmarks.places import POSITION_GSD_M, layouts_of, open_cubes, read_place
-from skyframe.evaluate.features import TEST, TRAIN, VAL, Inputs, Ints, choose_positions, watched
+from skyframe.evaluate.feed.features import TEST, TRAIN, VAL, Inputs, Ints, choose_positions, watched
 from skyframe.evaluate.protocol import digest
 from skyframe.geography import RegionIndex
 from skyframe.randomness import generator, hash64

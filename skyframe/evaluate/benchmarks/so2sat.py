@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from skyframe.evaluate.dataset import Dataset, Item
-from skyframe.evaluate.hdf5 import h5_shapes, read_h5
-from skyframe.evaluate.imagery import sentinel1, sentinel2, series_of
+from skyframe.evaluate.datasets.dataset import Dataset, Item
+from skyframe.evaluate.datasets.hdf5 import h5_shapes, read_h5
+from skyframe.evaluate.datasets.imagery import sentinel1, sentinel2, series_of
 from skyframe.sample import Sample
 from skyframe.spec import InputError
 

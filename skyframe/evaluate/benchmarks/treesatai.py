@@ -27,10 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyframe.calendar import DAY_UNKNOWN
-from skyframe.evaluate.dataset import PARTS, Dataset, Item, missing_files
-from skyframe.evaluate.files import read_json, read_lines, read_raster
-from skyframe.evaluate.hdf5 import read_h5
-from skyframe.evaluate.imagery import product_day, rgb, sentinel1, sentinel2, series_of
+from skyframe.evaluate.datasets.dataset import PARTS, Dataset, Item, missing_files
+from skyframe.evaluate.datasets.files import read_json, read_lines, read_raster
+from skyframe.evaluate.datasets.hdf5 import read_h5
+from skyframe.evaluate.datasets.imagery import product_day, rgb, sentinel1, sentinel2, series_of
 from skyframe.sample import Sample, Series
 from skyframe.spec import InputError
 

@@ -1,1 +1,1 @@
-"""Kinds of answers with their metrics, each scored with its clusters resampled (`skyframe.evaluate.measure`)."""
+"""Kinds of answers with their metrics, each scored with its clusters resampled (`measures.measure`)."""

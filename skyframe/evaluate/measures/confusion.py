@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skyframe.evaluate.measure import Floats, Ints
-from skyframe.evaluate.metrics import score
+from skyframe.evaluate.measures.measure import Floats, Ints
+from skyframe.evaluate.measures.metrics import score
 from skyframe.spec import InputError, did_you_mean
 
 CONFUSION_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "miou", "mf1", "f1", "iou")
@@ -37,7 +37,7 @@ class ConfusionMeasure:
         return int(self.counts.sum())
 
     def scores(self, metric: str, counts: Ints) -> Floats:
-        """See `skyframe.evaluate.measure.Measure`; classes that neither occur nor are answered enter no mean."""
+        """See `Measure`; classes that neither occur nor are answered enter no mean."""
         size = self.counts.shape[1]
         flat = self.counts.reshape(self.num_clusters, -1).astype(np.float64)
         confusion = (counts.astype(np.float64) @ flat).reshape(len(counts), size, size)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skyframe.evaluate.measure import Floats, Ints
+from skyframe.evaluate.measures.measure import Floats, Ints
 from skyframe.spec import InputError
 
 MULTILABEL_METRICS = ("map", "map_micro", "macro_f1", "micro_f1")
@@ -40,7 +40,7 @@ class MultilabelMeasure:
         return len(self.truth)
 
     def scores(self, metric: str, counts: Ints) -> Floats:
-        """See `skyframe.evaluate.measure.Measure`."""
+        """See `skyframe.evaluate.measures.measure.Measure`."""
         if metric == "map":
             each = [self._precision(c, counts) for c in range(self.truth.shape[1])]
             return _finite_mean(np.stack(each, -1))
@@ -118,7 +118,7 @@ class TopMeasure:
         return len(self.rank)
 
     def scores(self, metric: str, counts: Ints) -> Floats:
-        """See `skyframe.evaluate.measure.Measure`."""
+        """See `skyframe.evaluate.measures.measure.Measure`."""
         k = metric.removeprefix("top")
         if not (metric.startswith("top") and k.isdigit() and int(k)):
             raise InputError(f"metric {metric!r} is not one of ranks, expected top1 or top5")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skyframe.evaluate.measure import Floats, Ints
+from skyframe.evaluate.measures.measure import Floats, Ints
 from skyframe.spec import InputError
 
 REGRESSION_METRICS = ("rmse", "mae", "bias", "r2", "nse", "nnse")
@@ -37,7 +37,7 @@ class RegressionMeasure:
         return int(self.sums[..., 0].sum())
 
     def scores(self, metric: str, counts: Ints) -> Floats:
-        """See `skyframe.evaluate.measure.Measure`."""
+        """See `skyframe.evaluate.measures.measure.Measure`."""
         if metric not in REGRESSION_METRICS:
             raise InputError(f"metric {metric!r} is not one of numbers, expected {', '.join(REGRESSION_METRICS)}")
         num, y, square, signed, absolute, error = np.moveaxis(

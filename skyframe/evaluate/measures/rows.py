@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skyframe.evaluate.dataset import Kind
-from skyframe.evaluate.measure import Floats, Ints, Measure
+from skyframe.evaluate.datasets.dataset import Kind
 from skyframe.evaluate.measures.confusion import ConfusionMeasure
+from skyframe.evaluate.measures.measure import Floats, Ints, Measure
+from skyframe.evaluate.measures.metrics import cluster_confusion
 from skyframe.evaluate.measures.ranking import MultilabelMeasure, TopMeasure, rank_of
 from skyframe.evaluate.measures.regression import regression
-from skyframe.evaluate.metrics import cluster_confusion
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ClassMeasure:
         return self.confusion.num_units
 
     def scores(self, metric: str, counts: Ints) -> Floats:
-        """See `skyframe.evaluate.measure.Measure`."""
+        """See `skyframe.evaluate.measures.measure.Measure`."""
         return (self.top if metric.startswith("top") else self.confusion).scores(metric, counts)
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skyframe.evaluate.measure import Floats, Ints
 from skyframe.evaluate.measures.confusion import confusion_of, one_class
-from skyframe.evaluate.metrics import score
+from skyframe.evaluate.measures.measure import Floats, Ints
+from skyframe.evaluate.measures.metrics import score
 from skyframe.spec import InputError
 
 
@@ -45,7 +45,7 @@ class SemanticChangeMeasure:
         return int(self.changes.sum())
 
     def scores(self, metric: str, counts: Ints) -> Floats:
-        """See `skyframe.evaluate.measure.Measure`."""
+        """See `skyframe.evaluate.measures.measure.Measure`."""
         if metric == "miou":
             return score(_sum(counts, self.cover), "miou")
         if metric not in ("scs", "bc", "sc"):

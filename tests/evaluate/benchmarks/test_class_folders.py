@@ -6,7 +6,7 @@ import pytest
 
 from skyframe.calendar import DAY_UNKNOWN
 from skyframe.evaluate.benchmarks import open_dataset
-from skyframe.evaluate.check import check_dataset
+from skyframe.evaluate.datasets.check import check_dataset
 from skyframe.spec import InputError
 from tests.evaluate.layouts.damage import Damage, assert_told, cut, empty, remove, replaced, scribble
 from tests.evaluate.layouts.scenes import WRITERS, write_class_folders, write_picture

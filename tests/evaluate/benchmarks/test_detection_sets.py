@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from skyframe.evaluate.benchmarks import open_dataset
-from skyframe.evaluate.check import check_dataset
+from skyframe.evaluate.datasets.check import check_dataset
 from skyframe.spec import InputError
 from tests.evaluate.layouts.detection import (
     BOX,

@@ -14,7 +14,7 @@ import pytest
 from skyframe.calendar import DAY_UNKNOWN, day_of
 from skyframe.evaluate.benchmarks import open_dataset
 from skyframe.evaluate.benchmarks.geobench1 import ABOUT
-from skyframe.evaluate.check import check_dataset
+from skyframe.evaluate.datasets.check import check_dataset
 from skyframe.spec import InputError
 from tests.evaluate.layouts.geobench1 import SIDE_PX, write_geobench1
 

@@ -12,7 +12,7 @@ import pytest
 from skyframe.calendar import day_of
 from skyframe.evaluate.benchmarks import open_dataset
 from skyframe.evaluate.benchmarks.geobench2 import ABOUT
-from skyframe.evaluate.check import check_dataset
+from skyframe.evaluate.datasets.check import check_dataset
 from skyframe.spec import InputError
 from tests.evaluate.layouts.geobench2 import SIDE_PX, write_geobench2
 

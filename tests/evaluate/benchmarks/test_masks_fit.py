@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from skyframe.evaluate.benchmarks import open_dataset
-from skyframe.evaluate.fit import fit, training_statistics
+from skyframe.evaluate.feed.fit import fit, training_statistics
 from tests.evaluate.layouts.dynamicearthnet import write_dynamicearthnet
 from tests.evaluate.layouts.isaid import write_isaid, write_isaid_crops
 from tests.evaluate.layouts.oscd import write_oscd

@@ -7,7 +7,7 @@ import pytest
 from skyframe.calendar import DAY_UNKNOWN, day_of
 from skyframe.evaluate.benchmarks import open_dataset
 from skyframe.evaluate.benchmarks.oscd import CITIES
-from skyframe.evaluate.imagery import S2_BANDS
+from skyframe.evaluate.datasets.imagery import S2_BANDS
 from skyframe.spec import InputError
 from tests.evaluate.layouts.damage import assert_told, cut, empty, remove, scribble
 from tests.evaluate.layouts.oscd import ARCHIVE, write_oscd

@@ -18,8 +18,8 @@ from skyframe.data.cube import open_cube
 from skyframe.data.listing import list_cubes
 from skyframe.data.read import read_label, read_series
 from skyframe.evaluate.benchmarks import open_dataset
-from skyframe.evaluate.check import check_dataset
-from skyframe.evaluate.dataset import Dataset
+from skyframe.evaluate.datasets.check import check_dataset
+from skyframe.evaluate.datasets.dataset import Dataset
 from skyframe.spec import InputError, Window
 
 SQUARE = "POLYGON((400205 5489905, 400255 5489905, 400255 5489865, 400205 5489865, 400205 5489905))"

@@ -10,7 +10,7 @@ from sklearn.model_selection import train_test_split
 
 from skyframe.calendar import day_of
 from skyframe.evaluate.benchmarks import open_dataset
-from skyframe.evaluate.check import check_dataset
+from skyframe.evaluate.datasets.check import check_dataset
 from skyframe.spec import InputError
 from tests.evaluate.layouts.pangaea import NM, tif, write_burn_scars, write_mados, write_xview2
 

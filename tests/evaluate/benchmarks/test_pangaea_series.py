@@ -8,7 +8,7 @@ import pytest
 
 from skyframe.calendar import day_of
 from skyframe.evaluate.benchmarks import open_dataset
-from skyframe.evaluate.check import check_dataset
+from skyframe.evaluate.datasets.check import check_dataset
 from skyframe.spec import InputError
 from tests.evaluate.layouts.pangaea import tif, write_biomassters, write_spacenet7
 

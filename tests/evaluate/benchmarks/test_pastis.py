@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from skyframe.calendar import DAY_UNKNOWN, day_of
-from skyframe.evaluate.archive import unpack
 from skyframe.evaluate.benchmarks import open_dataset
+from skyframe.evaluate.datasets.archive import unpack
 from skyframe.spec import InputError
 from tests.evaluate.layouts.damage import assert_told, cut, empty, remove, scribble
 from tests.evaluate.layouts.pastis import write_pastis

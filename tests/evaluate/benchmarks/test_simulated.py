@@ -8,7 +8,7 @@ from skyframe.data.cube import open_cube
 from skyframe.data.read import read_label, read_series
 from skyframe.evaluate.benchmarks.places import choose_dates, layouts_of, open_cubes
 from skyframe.evaluate.benchmarks.simulated import load_simulated, plan_windows, targets, vary
-from skyframe.evaluate.features import TEST, TRAIN, VAL
+from skyframe.evaluate.feed.features import TEST, TRAIN, VAL
 from skyframe.spec import Band, InputError, Window
 from tests.evaluate.worlds import CROPS, LAND_COVER, contract, labelled_cube
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from skyframe.evaluate.imagery import S2_BANDS
+from skyframe.evaluate.datasets.imagery import S2_BANDS
 from tests.evaluate.layouts.rasters import noise, write_png, write_text, write_tif
 
 CITIES = {"Train": ("beirut",), "Test": ("rio",)}

@@ -4,8 +4,8 @@ import torch
 from sklearn.metrics import f1_score
 from torchmetrics.functional.classification import multiclass_f1_score, multiclass_jaccard_index
 
-from skyframe.evaluate.measure import interval_of, paired_difference, value_of
 from skyframe.evaluate.measures.confusion import ConfusionMeasure, by_cluster, confusion_of
+from skyframe.evaluate.measures.measure import interval_of, paired_difference, value_of
 from skyframe.spec import InputError
 
 

@@ -4,8 +4,8 @@ import torch
 from sklearn.metrics import average_precision_score, f1_score, top_k_accuracy_score
 from torchmetrics.functional.classification import multilabel_average_precision
 
-from skyframe.evaluate.measure import interval_of, value_of
 from skyframe.evaluate.measures import ranking
+from skyframe.evaluate.measures.measure import interval_of, value_of
 from skyframe.evaluate.measures.ranking import MultilabelMeasure, TopMeasure, average_precision, rank_of
 from skyframe.spec import InputError
 

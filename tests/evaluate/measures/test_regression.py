@@ -4,7 +4,7 @@ import torch
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 from torchmetrics.functional.regression import r2_score as torch_r2
 
-from skyframe.evaluate.measure import value_of
+from skyframe.evaluate.measures.measure import value_of
 from skyframe.evaluate.measures.regression import regression
 from skyframe.spec import InputError
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from skyframe.evaluate.measure import value_of
+from skyframe.evaluate.measures.measure import value_of
 from skyframe.evaluate.measures.semantic_change import change_counts, semantic_change
 from skyframe.spec import InputError
 

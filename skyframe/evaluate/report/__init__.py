@@ -1,0 +1,1 @@
+"""Pages about a run, and about several encoders side by side."""
