@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ class Inputs:
     part: Ints  # [R] TRAIN, VAL or TEST
     cluster: Ints  # [R] rows with one number are not independent
     positions: Ints  # [n, P] positions whose features pixel tasks see; P = 0 without pixel tasks
-    truth: dict[str, Ints]  # label -> class maps [R, N] (-1 = no class), or [R, 1] for one class per row
+    truth: dict[str, NDArray[Any]]  # label -> class maps [R, N] (-1 = no class), or [R, 1] for one class per row
     classes: dict[str, tuple[str, ...]]
     source: str  # what was fed, for the result row
     normaliser: str

@@ -3,14 +3,18 @@
 import dataclasses
 import importlib.util
 import math
+from pathlib import Path
 
 import pytest
 
+from benchmarks.datasets_table import layouts
+from skyframe.config.evaluate import check_kind, load_suite
 from skyframe.evaluate.benchmarks import DATASETS
 from skyframe.spec import InputError
 from tests.evaluate.every_dataset import CASES, break_one, encoder, real_cases, score
 
 REAL = ("eopatch-land-cover",)
+SUITES = [load_suite(p) for p in sorted(Path("recipes/eval").glob("*.yaml")) if p.stem != "published"]
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +24,7 @@ def model():
 
 def test_no_data_set_is_left_out():
     assert {*CASES, *REAL} - {"mine"} == set(DATASETS)
+    assert set(layouts()) - {"mine", "mine.yaml"} == set(DATASETS), "docs/benchmarks.md lists layouts by name"
 
 
 @pytest.mark.parametrize("name", [*CASES, *REAL])
@@ -33,6 +38,9 @@ def test_read_scored_damaged_and_refused(name, model, tmp_path, request):
     whole = score(name, case, root, tmp_path / "whole", model)
     assert math.isfinite(whole.value) and 0 <= whole.lo <= whole.value <= whole.hi
     assert whole.num_test == case.num_test
+    for suite in SUITES:
+        for task in (t for t in suite.tasks.values() if t.benchmark == name):
+            check_kind(suite, task, whole.level, suite.name)
     assert whole.source.startswith(name) and len(whole.split_sha256) == 16
 
     broken = break_one(name, case, root)
