@@ -45,6 +45,7 @@ from tests.evaluate.worlds import labelled_cube
 from tests.system.batches import REGIONS, nano_recipe
 
 HEAD, FIXTURE = "token_linear", "; torchgeo's fixture is read in its tests"
+REAL, OWN = "; the real one is read in its tests", "a cube, a table and a YAML made for it"
 
 PROTOCOLS = {
     "scene": "linear", "multilabel": "linear", "regression": "ridge", "boxes": "detector", "oriented": "detector",
@@ -93,9 +94,14 @@ def encoder() -> Exported:
     return Exported(module, contract)
 
 
+def benchmark_of(name: str, root: Path) -> str:
+    """What a suite calls it."""
+    return str(root / "mine.yaml") if name == "mine" else name
+
+
 def score(name: str, case: Case, root: Path, out: Path, model: Exported) -> ResultRow:
     """One row of the default metric of an untrained encoder on a data set below `root`, through the whole engine."""
-    benchmark = str(root / "mine.yaml") if name == "mine" else name
+    benchmark = benchmark_of(name, root)
     kind = open_dataset(benchmark, root).kind
     task = TaskConfig(
         benchmark,
@@ -210,11 +216,11 @@ CASES = {
     "treesatai": _scene("treesatai", 1, protocol=HEAD, also=FIXTURE),
     "treesatai-ts": _scene("treesatai-ts", 1, role="rgb", protocol=HEAD),
     # numbers
-    "presto-algae": _scene("presto-algae", 1, harm=cut, protocol=HEAD, also="; the real one is read in tests"),
+    "presto-algae": _scene("presto-algae", 1, harm=cut, protocol=HEAD, also=REAL),
     "biomassters": Case(pangaea.write_biomassters, 2, role="biomass"),
     # pixels
-    "cloud-masks-l5": Case(write_clouds, 64, harm=cut, protocol="linear", limit=CLOUDS),  # points of one block
-    "cloud-masks-s2": Case(write_clouds, 64, harm=cut, protocol="linear", limit=CLOUDS),
+    "cloud-masks-l5": Case(write_clouds, 64, harm=cut, protocol="linear", limit=CLOUDS, also=REAL),  # points of a block
+    "cloud-masks-s2": Case(write_clouds, 64, harm=cut, protocol="linear", limit=CLOUDS, also=REAL),
     "dynamicearthnet": Case(write_dynamicearthnet, 3 * 6 * 8),  # three months; the last two rows are not scored
     "hls-burn-scars": Case(pangaea.write_burn_scars, 2 * 63, limit=FEW),
     "isaid": Case(write_isaid, 2 * 64),
@@ -240,7 +246,7 @@ CASES = {
     # GEO-Bench
     **{n: Case(_geobench1(n), 2 * 64 if a.kind == "pixel" else 2) for n, a in geobench1.ABOUT.items()},
     **{f"gb2-{n.replace('_', '-')}": Case(_geobench2(n), _units(n), harm=cut) for n in geobench2.ABOUT},
-    "mine": Case(write_own, 4, file="rows.csv", harm=replaced(b"2022-06-02", b"yesterday")),
+    "mine": Case(write_own, 4, file="rows.csv", harm=replaced(b"2022-06-02", b"yesterday"), layout=OWN),
 }  # fmt: skip
 """By name; `mine` is one's own YAML, and `eopatch-land-cover` stands in `real_cases`, as its files are real ones."""
 

@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import pytest
 import yaml
 
 from skyframe.config.evaluate import load_suite
+from skyframe.evaluate.benchmarks import DATASETS
 from skyframe.spec import InputError
 
 SUITE = {
@@ -17,10 +20,14 @@ def write(tmp_path, **changes):
     return path
 
 
-@pytest.mark.parametrize("name", ["quick", "mechanisms", "regions", "prove", "eurosat"])
+SHIPPED = sorted(p.stem for p in Path("recipes/eval").glob("*.yaml") if p.stem != "published")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_suites_load(name):
     suite = load_suite(name)
     assert suite.name == name
+    assert {t.benchmark for t in suite.tasks.values()} <= {"simulated", *DATASETS}
     assert suite.linear.lrs == (1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2, 1e-1, 5e-1)
     assert (suite.linear.epochs, suite.linear.warmup, suite.knn.k, suite.knn.temperature) == (50, 0.1, 20, 0.07)
     assert (suite.bootstrap, suite.knn.also) == (1000, (5, 10, 100, 200))

@@ -37,7 +37,7 @@ def limited(dataset: Dataset, task: TaskConfig, where: str) -> Dataset:
     if dataset.problems and not task.incomplete:
         more = f" ({len(dataset.problems) - 1} further problems)" if len(dataset.problems) > 1 else ""
         raise InputError(
-            f"{where}: {dataset.problems[0]}{more}; run `skyframe data-check {dataset.name} FOLDER`, or set "
+            f"{where}: {dataset.problems[0]}{more}; run `skyframe data-check {task.benchmark} FOLDER`, or set "
             "incomplete=true to score what is there"
         )
     items = [i for i in dataset.items if not task.incomplete or all(p.is_file() for p in i.files.values())]
@@ -51,7 +51,7 @@ def limited(dataset: Dataset, task: TaskConfig, where: str) -> Dataset:
         if not of_part and part != "val":  # heads do without one; probes say so themselves
             raise InputError(
                 f"{where}: {dataset.name} has no {part} items ({dataset.split}), expected some; run "
-                f"`skyframe data-check {dataset.name} FOLDER`"
+                f"`skyframe data-check {task.benchmark} FOLDER`"
             )
         chosen += of_part
     return dataclasses.replace(dataset, items=tuple(chosen))
