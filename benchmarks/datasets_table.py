@@ -22,7 +22,7 @@ import torch
 
 import skyframe
 from skyframe.evaluate.benchmarks import open_dataset
-from skyframe.evaluate.dataset import Dataset
+from skyframe.evaluate.datasets.dataset import Dataset
 from skyframe.export.folder import Exported
 from skyframe.spec import InputError
 from tests.evaluate.every_dataset import CASES, Case, benchmark_of, break_one, encoder, real_cases, score
