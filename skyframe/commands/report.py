@@ -51,7 +51,7 @@ def report(
 
 
 def _about_run(run: Path, encoder: Path | None, scene: str | None, results: Path | None, out: Path | None) -> Path:
-    from skyframe.evaluate.report.run_page.run_page import build_report
+    from skyframe.evaluate.report.run_page import build_report
     from skyframe.export import load_module
 
     if results is not None and not results.is_file():

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
-from skyframe.evaluate.report.run_page.run_page import build_report
+from skyframe.evaluate.report.run_page import build_report
 
 from skyframe.data.cube import open_cube
 from skyframe.evaluate.datasets.colours import class_colours, data_uri, stretch
