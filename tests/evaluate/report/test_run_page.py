@@ -6,11 +6,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
-from skyframe.evaluate.report.run_page import build_report
 
 from skyframe.data.cube import open_cube
 from skyframe.evaluate.datasets.colours import class_colours, data_uri, stretch
 from skyframe.evaluate.protocol import append_rows
+from skyframe.evaluate.report.run_page import build_report
 from skyframe.evaluate.report.scene import pca_colours, scene_pictures
 from skyframe.spec import InputError
 from tests.evaluate.test_protocol import make_row
