@@ -21,7 +21,7 @@ from skyframe.config.evaluate import LinearConfig, TaskConfig
 from skyframe.evaluate.benchmarks import open_dataset
 from skyframe.evaluate.feed.features import batches, extract
 from skyframe.evaluate.feed.fit import Fit, fit, training_statistics
-from skyframe.evaluate.feed.inputs import dataset_inputs, labels_of, limited
+from skyframe.evaluate.feed.inputs import dataset_inputs, limited
 from skyframe.evaluate.probes.linear import train_heads
 from skyframe.evaluate.protocol import Encoder, Subject
 from skyframe.export import load_module
@@ -68,7 +68,7 @@ def forward(plan: Fit, task: TaskConfig, module: Encoder, batch: int) -> float:
 def from_images(plan: Fit, task: TaskConfig, module: Encoder, batch: int) -> float:
     """Seconds of features and sweep over those of features and one head, each from the files, 50 epochs."""
     inputs = dataset_inputs(plan, task, 0, False)
-    labels = labels_of(plan.dataset, inputs)
+    labels = inputs.truth[""]
     seconds = []
     for config in (LinearConfig(lrs=(1e-2,)), LinearConfig()):
         with tempfile.TemporaryDirectory() as folder:
