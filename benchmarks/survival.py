@@ -107,7 +107,8 @@ def torchrun(work: Path) -> dict[str, Any]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
     words = strategies.words(work, run.name, trouble.way, 2, 1, *more, "resume=auto")
     with (work / "torchrun.log").open("w") as log:
-        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        # Without the second, torchrun's ranks find the addresses of those that died and never meet again.
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
         process = subprocess.Popen([*launcher, "-m", "skyframe", *words], env=env, stdout=log, stderr=log)
         _until(run, 15)
         second = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[1]
