@@ -46,17 +46,18 @@ def open_dataset(name: str, root: Path) -> Dataset:
             f"{name}: no metadata.geojson in {folder}, expected it beside DATA_S2 and ANNOTATIONS; give that folder"
         )
     patches, problems = _features(name, folder)
-    items, undated = [], []
+    items, undated, num_unknown = [], [], 0
     for about in patches:
         key, files = about["ID_PATCH"], _files(name, folder, about["ID_PATCH"])
         days = {s: _days(about.get(f"dates-{s}")) for s in SERIES if s in files}
-        undated += [f"{key} {s}" for s, found in days.items() if found is None]
+        undated += [f"{key} {s}" for s, found in days.items() if found is None and about.get(f"dates-{s}") is not None]
+        num_unknown += sum(found is None for found in days.values())
         part = PARTS_OF_FOLDS[about["Fold"]]
         items.append(Item(key, part, files, about={"days": days, "place": about["place"]}))
     if undated:
         problems.append(
-            f"{name}: {len(undated)} series have no dates in {folder / 'metadata.geojson'}, such as dates of patch "
-            f"{undated[0]}, expected one for each image; their days are unknown to the encoder"
+            f"{name}: {len(undated)} series have no readable dates in {folder / 'metadata.geojson'}, such as dates "
+            f"of patch {undated[0]}, expected one for each image; their days are unknown to the encoder"
         )
     modalities = {"s2": sentinel2(S2, dtype="int16", many=True), "s1": sentinel1(many=True)}
     if name == "pastis-hd":
@@ -70,7 +71,12 @@ def open_dataset(name: str, root: Path) -> Dataset:
         read=_read,
         split="folds of metadata.geojson: 1 to 3 train, 4 validates, 5 tests",
         source="Sainte Fare Garnot et al., PASTIS-R, ISPRS Journal 2022; 19 classes with background, void left out; "
-        "papers that turn the five folds report other numbers",
+        "papers that turn the five folds report other numbers"
+        + (
+            f"; this copy: {num_unknown} series without dates, whose days the encoder does not know"
+            if num_unknown
+            else ""
+        ),
         problems=(*problems, *missing_files(name, items)),
     )
 

@@ -54,8 +54,7 @@ def test_high_resolution_adds_a_picture_and_may_lack_descending_passes(tmp_path)
 def test_layout_fixture_lacks_dates_and_is_read_without(shared_dir, tmp_path):
     unpack(shared_dir / "data/layout_fixtures/pastis/PASTIS-R.zip", tmp_path)
     dataset = open_dataset("pastis-r", tmp_path)
-    assert len(dataset.problems) == 1
-    assert "15 series have no dates in" in dataset.problems[0]
+    assert dataset.problems == () and "; this copy: 15 series without dates" in dataset.source
     shapes = [dataset.read(i).series["s2"].values.shape for i in dataset.items]
     assert shapes == [(t, 10, 32, 32) for t in (6, 5, 3, 9, 4)]
     s1 = dataset.read(dataset.items[0]).series["s1"]
@@ -90,7 +89,7 @@ META, S2, MASK = "metadata.geojson", "DATA_S2/S2_10005.npy", "ANNOTATIONS/TARGET
         (lambda p: write_npy(p, np.full((3, 8, 8), 20, np.uint8)), MASK, "64 pixels of value 20"),
         (change(Fold=6), META, "patch 10005 is of fold 6, expected 1 to 5"),
         (change(Fold=None), META, "entry 4 of metadata.geojson lacks ID_PATCH, Fold or a shape"),
-        (change(**{"dates-S2": {"0": 20181301}}), META, "1 series have no dates in"),
+        (change(**{"dates-S2": {"0": 20181301}}), META, "1 series have no readable dates in"),
         (change(ID_PATCH="../7"), META, "patch '../7' leads out of"),
         (change(ID_PATCH=7), META, "S2_7.npy is missing"),
         (cut, META, "metadata.geojson: not valid JSON"),
