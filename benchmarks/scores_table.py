@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from skyframe.config.evaluate import LOWER_IS_BETTER, VALUE_METRICS
+from skyframe.config.evaluate import VALUE_METRICS
 from skyframe.evaluate.protocol import ResultRow, read_rows
 
 ROLES = {"majority": "majority or mean", "raw": "raw pixels", "random": "random weights", "encoder": "encoder"}
@@ -28,7 +28,7 @@ def main(title: str, results: tuple[Path, ...]) -> None:
     click.echo(
         f"{datetime.date.today()}; {rows[0].versions}, {os.cpu_count()}-core {platform.machine()} CPU, one thread, "
         f"seeds {', '.join(map(str, sorted({r.seed for r in rows})))}. Value and 95 % interval over test clusters; "
-        f"{' and '.join(LOWER_IS_BETTER)} are the better the lower, all else in per cent.\n"
+        "rmse and mae are the better the lower, all else in per cent.\n"
     )
     click.echo(f"| task | protocol | metric | test units, clusters | {' | '.join(ROLES.values())} |")
     click.echo("|" + "---|" * (4 + len(ROLES)))

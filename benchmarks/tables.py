@@ -10,7 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from skyframe.evaluate.measures.metrics import cluster_confusion, paired_interval
+from skyframe.evaluate.measures.confusion import paired_interval
+from skyframe.evaluate.measures.metrics import cluster_confusion
 
 Scores = dict[tuple[str, str], dict[str, list[tuple[float, float, float]]]]
 """(task, probe) -> encoder -> value and bounds in % of every seed."""

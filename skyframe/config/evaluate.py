@@ -28,7 +28,6 @@ METRICS: dict[str, tuple[str, ...]] = {
 }
 """Metrics that a task may list, by what is predicted; the first is the default. Shares lie in 0..1 and are taken over
 the data set, not per image; `rmse` and `mae` are in the label's units and the lower the better."""
-LOWER_IS_BETTER = ("rmse", "mae")
 
 PROBES: dict[str, tuple[str, ...]] = {
     "scene": ("knn", "linear", "logistic"),

@@ -55,7 +55,8 @@ METRIC_OF = {
 }  # fmt: skip
 """What chooses the epoch, by kind of data set."""
 
-LOWER_IS_BETTER = ("rmse", "mae")
+LOWER_IS_BETTER = ("rmse", "mae", "ece")
+"""Metrics that are errors."""
 
 FINE_TUNE_LRS = (1e-4, 5e-4, 1e-3)
 """Rates of OlmoEarth's fine-tuning, chosen from on the validation part."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from skyframe.config.heads import LOWER_IS_BETTER
 from skyframe.evaluate.protocol import ResultRow
-from skyframe.evaluate.report.table import LOWER_IS_BETTER
 
 COLLAPSED = 0.02
 """Feature spread below which embeddings count as collapsed (1 = directions spread evenly)."""

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skyframe.config.evaluate import LOWER_IS_BETTER, KnnConfig, LinearConfig, LogisticConfig, RidgeConfig, TaskConfig
+from skyframe.config.evaluate import KnnConfig, LinearConfig, LogisticConfig, RidgeConfig, TaskConfig
+from skyframe.config.heads import LOWER_IS_BETTER
 from skyframe.evaluate.datasets.dataset import Kind
 from skyframe.evaluate.feed.features import TEST, TRAIN, VAL, FeatureTable, Floats, Ints
 from skyframe.evaluate.measures.measure import Measure, value_of

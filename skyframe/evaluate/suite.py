@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from skyframe.config.evaluate import Suite
 from skyframe.evaluate.alarms import Alarm, find_alarms
@@ -14,10 +13,9 @@ from skyframe.evaluate.feed.features import Group
 from skyframe.evaluate.protocol import ResultRow, Subject, write_parquet
 from skyframe.evaluate.run import Run
 from skyframe.evaluate.run_heads import score_heads
-from skyframe.evaluate.task import Task, open_tasks
+from skyframe.evaluate.task import MAJORITY, Task, open_tasks
 from skyframe.spec import InputError
 
-MAJORITY: Literal["majority"] = "majority"
 RAW = "raw_pixels"
 
 

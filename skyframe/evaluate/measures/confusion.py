@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skyframe.evaluate.measures.measure import Floats, Ints
+from skyframe.evaluate.measures.measure import Floats, Ints, paired_difference
 from skyframe.evaluate.measures.metrics import score
 from skyframe.spec import InputError, did_you_mean
 
@@ -88,3 +88,27 @@ def by_cluster(parts: Sequence[tuple[str, Ints]]) -> Ints:
     for name, counts in parts:
         total[place[name]] += counts
     return total
+
+
+def paired_interval(first: Ints, second: Ints, metric: str, resamples: int, seed: int) -> tuple[float, float, float]:
+    """`paired_difference` of two answers to the same units.
+
+    Args:
+        first: int `[W, C, C]` per cluster.
+        second: int `[W, C, C]`, the same clusters in the same order.
+        metric: a name that `ConfusionMeasure` knows without the names of classes.
+        resamples: number of draws of W clusters.
+        seed: of the draws.
+
+    Returns:
+        difference, lower, upper.
+
+    Raises:
+        InputError: other clusters or classes, seen from the counts of true classes.
+    """
+    if first.shape != second.shape or (first.sum(-1) != second.sum(-1)).any():
+        raise InputError(
+            f"paired difference: {first.shape} and {second.shape} counts whose true classes differ, expected "
+            "predictions for the same test rows; score both with one suite and seed"
+        )
+    return paired_difference(ConfusionMeasure(first, ()), ConfusionMeasure(second, ()), metric, resamples, seed)

@@ -1,11 +1,10 @@
-"""Scores from confusion counts, and their interval by resampling whole clusters."""
+"""Scores from confusion counts by cluster."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skyframe.randomness import generator
 from skyframe.spec import InputError
 
 Floats = NDArray[np.float64]
@@ -53,55 +52,3 @@ def score(confusion: NDArray[np.generic], metric: str) -> Floats:
 def _mean_where(top: Floats, bottom: Floats, present: NDArray[np.bool_]) -> Floats:
     share = np.where(present, top / np.where(present, bottom, 1), 0.0)
     return np.asarray(share.sum(-1) / np.maximum(present.sum(-1), 1))
-
-
-def bootstrap_interval(confusion: Ints, metric: str, resamples: int, seed: int) -> tuple[float, float, float]:
-    """Score of all clusters, and the 2.5 and 97.5 percentiles over clusters drawn with replacement.
-
-    Args:
-        confusion: int `[W, C, C]` per cluster.
-        metric: a name that `score` knows.
-        resamples: number of draws of W clusters.
-        seed: of the draws; equal seeds give equal draws for every encoder, so that differences are paired.
-
-    Returns:
-        value, lower, upper.
-    """
-    lo, hi = np.percentile(_resampled_scores(confusion, metric, resamples, seed), [2.5, 97.5])
-    return float(score(confusion.sum(0), metric)), float(lo), float(hi)
-
-
-def paired_interval(first: Ints, second: Ints, metric: str, resamples: int, seed: int) -> tuple[float, float, float]:
-    """Score of `first` minus score of `second` over the same clusters, and its 2.5 and 97.5 percentiles.
-
-    Both are scored on the same draws, so what makes a cluster hard for both cancels: the interval is narrower than the
-    two single ones let expect.
-
-    Args:
-        first: int `[W, C, C]` per cluster.
-        second: int `[W, C, C]`, the same clusters in the same order.
-        metric: a name that `score` knows.
-        resamples: number of draws of W clusters.
-        seed: of the draws.
-
-    Returns:
-        difference, lower, upper.
-
-    Raises:
-        InputError: other clusters or classes, seen from the counts of true classes.
-    """
-    if first.shape != second.shape or (first.sum(-1) != second.sum(-1)).any():
-        raise InputError(
-            f"paired difference: {first.shape} and {second.shape} counts whose true classes differ, expected "
-            "predictions for the same test rows; score both with one suite and seed"
-        )
-    scores = [_resampled_scores(confusion, metric, resamples, seed) for confusion in (first, second)]
-    lo, hi = np.percentile(scores[0] - scores[1], [2.5, 97.5])
-    return float(score(first.sum(0), metric) - score(second.sum(0), metric)), float(lo), float(hi)
-
-
-def _resampled_scores(confusion: Ints, metric: str, resamples: int, seed: int) -> Floats:
-    num = len(confusion)
-    draws = generator(seed, "bootstrap", num).multinomial(num, np.full(num, 1.0 / num), size=resamples)
-    flat = confusion.reshape(num, -1).astype(np.float64)
-    return score((draws.astype(np.float64) @ flat).reshape(resamples, *confusion.shape[1:]), metric)

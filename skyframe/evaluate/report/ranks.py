@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skyframe.evaluate.measures.metrics import cluster_confusion, paired_interval
+from skyframe.config.heads import LOWER_IS_BETTER
+from skyframe.evaluate.measures.confusion import paired_interval
+from skyframe.evaluate.measures.metrics import cluster_confusion
 from skyframe.evaluate.protocol import ResultRow
 from skyframe.evaluate.report.log_view import predictions_of
-from skyframe.evaluate.report.table import LOWER_IS_BETTER, Cell, Line, is_main
+from skyframe.evaluate.report.table import Cell, Line, is_main
 from skyframe.randomness import generator
 from skyframe.spec import InputError
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from skyframe.config.evaluate import LOWER_IS_BETTER, VALUE_METRICS
+from skyframe.config.evaluate import VALUE_METRICS
+from skyframe.config.heads import LOWER_IS_BETTER
 from skyframe.evaluate.protocol import ResultRow, read_rows
 from skyframe.evaluate.report.charts import line_chart
 from skyframe.evaluate.report.html import grid, section

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from rich.table import Table
 
+from skyframe.config.heads import LOWER_IS_BETTER
 from skyframe.evaluate.protocol import ResultRow
 
 ROLE_ORDER = ("majority", "raw", "random", "encoder")
-LOWER_IS_BETTER = frozenset({"rmse", "mae", "ece"})
-IN_UNITS = frozenset({"rmse", "mae"})
+IN_UNITS = frozenset({"rmse", "mae", "bias"})
 """Metrics in the unit of what is predicted; all others are shares, shown in per cent."""
 
 

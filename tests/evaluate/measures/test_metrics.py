@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as published
 
-from skyframe.evaluate.measures.metrics import bootstrap_interval, cluster_confusion, paired_interval, score
+from skyframe.evaluate.measures.confusion import ConfusionMeasure, paired_interval
+from skyframe.evaluate.measures.measure import interval_of, value_of
+from skyframe.evaluate.measures.metrics import cluster_confusion, score
 from skyframe.spec import InputError
 
 
@@ -45,9 +47,14 @@ def test_unknown_metric_is_named():
         score(np.eye(2), "auc")
 
 
+def with_interval(counts, metric, resamples, seed):
+    measure = ConfusionMeasure(counts, ())
+    return value_of(measure, metric), *interval_of(measure, metric, resamples, seed)
+
+
 def test_interval_matches_the_binomial_one_for_independent_rows():
     truth, predicted = draw(n=1000)
-    value, lo, hi = bootstrap_interval(cluster_confusion(truth, predicted, np.arange(1000), 4), "accuracy", 2000, 0)
+    value, lo, hi = with_interval(cluster_confusion(truth, predicted, np.arange(1000), 4), "accuracy", 2000, 0)
     half = 1.96 * np.sqrt(value * (1 - value) / 1000)
     assert value == pytest.approx((truth == predicted).mean())
     assert (value - lo, hi - value) == pytest.approx((half, half), rel=0.15)
@@ -55,18 +62,18 @@ def test_interval_matches_the_binomial_one_for_independent_rows():
 
 def test_rows_that_repeat_inside_a_cluster_do_not_narrow_the_interval():
     truth, predicted = draw(n=100)
-    single = bootstrap_interval(cluster_confusion(truth, predicted, np.arange(100), 4), "accuracy", 500, 0)
+    single = with_interval(cluster_confusion(truth, predicted, np.arange(100), 4), "accuracy", 500, 0)
     copies = [np.repeat(x, 16) for x in (truth, predicted, np.arange(100))]
-    repeated = bootstrap_interval(cluster_confusion(*copies, 4), "accuracy", 500, 0)
+    repeated = with_interval(cluster_confusion(*copies, 4), "accuracy", 500, 0)
     assert repeated == pytest.approx(single)
 
 
 def test_interval_is_the_same_for_the_same_seed_and_one_point_for_one_cluster():
     truth, predicted = draw()
     confusion = cluster_confusion(truth, predicted, np.arange(300) % 30, 4)
-    assert bootstrap_interval(confusion, "miou", 100, 5) == bootstrap_interval(confusion, "miou", 100, 5)
-    assert bootstrap_interval(confusion, "miou", 100, 5) != bootstrap_interval(confusion, "miou", 100, 6)
-    value, lo, hi = bootstrap_interval(confusion[:1], "accuracy", 10, 0)
+    assert with_interval(confusion, "miou", 100, 5) == with_interval(confusion, "miou", 100, 5)
+    assert with_interval(confusion, "miou", 100, 5) != with_interval(confusion, "miou", 100, 6)
+    value, lo, hi = with_interval(confusion[:1], "accuracy", 10, 0)
     assert value == lo == hi
 
 
@@ -80,7 +87,7 @@ def test_paired_difference_is_narrower_than_what_two_intervals_let_expect():
     value, lo, hi = paired_interval(*both, "accuracy", 1000, 0)
     assert value == pytest.approx((first == truth).mean() - (second == truth).mean())
     assert 0 < lo < value < hi
-    single = [bootstrap_interval(c, "accuracy", 1000, 0) for c in both]
+    single = [with_interval(c, "accuracy", 1000, 0) for c in both]
     assert single[0][1] < single[1][2]  # the single intervals overlap
     assert paired_interval(both[0], both[0], "miou", 100, 0) == (0.0, 0.0, 0.0)
 
